@@ -1,0 +1,230 @@
+"""Every setting that melcodec persists, as typed and validated models.
+
+Presets are TOML files in ``melcodec/presets``; checkpoints carry a ``ModelConfig`` as JSON; a training run
+carries a ``RunConfig`` as TOML. An unknown key is an error everywhere, with the nearest known name as a hint.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from melcodec.errors import MelcodecError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+N_MELS = 80
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MelConfig(_Settings):
+    """The XTTS mel front end (``XTTS.md``): HTK scale, Slaney area norm, power spectrogram, natural log."""
+
+    sample_rate: int = Field(22_050, ge=1_000, description="Hz")
+    n_fft: int = Field(1024, ge=16, description="samples; also the window length")
+    hop_length: int = Field(256, ge=1, description="samples")
+    n_mels: int = Field(N_MELS, ge=1)
+    f_min: float = Field(0.0, ge=0, description="Hz")
+    f_max: float = Field(8_000.0, gt=0, description="Hz")
+    floor: float = Field(1e-5, gt=0, description="mel power below this counts as silence")
+
+
+class ConvConfig(_Settings):
+    """The XTTS convolution stack. The inner width is twice ``hidden``."""
+
+    kind: Literal["conv"] = "conv"
+    hidden: int = Field(256, ge=1)
+    num_blocks: int = Field(3, ge=0, description="residual blocks, in the encoder and in the decoder")
+
+
+class EMAConfig(_Settings):
+    """The XTTS codebook: nearest neighbour, learned by exponential moving averages."""
+
+    kind: Literal["ema"] = "ema"
+    dim: int = Field(512, ge=1, description="D, latent width")
+    codebook_size: int = Field(1024, ge=2, le=65_536, description="K")
+    decay: float = Field(0.99, gt=0, lt=1)
+    eps: float = Field(1e-5, gt=0)
+
+
+class ModelConfig(_Settings):
+    """What a checkpoint is built from: load = build(config) + strict load."""
+
+    mel: MelConfig = MelConfig()
+    backbone: ConvConfig = ConvConfig()
+    quantizer: EMAConfig = EMAConfig()
+
+
+class DataConfig(_Settings):
+    """How a folder of speech becomes batches of mel crops."""
+
+    crop_frames: int = Field(128, ge=4, multiple_of=4, description="frames; 128 frames are 1.49 s")
+    batch_size: int = Field(32, ge=1, description="crops per step")
+    valid_fraction: float = Field(0.02, ge=0, lt=1, description="share of files held out when there is no valid/ folder")
+    gain_db: float = Field(0.0, ge=0, description="dB; each crop's level moves by a uniform draw from +-gain_db")
+    num_workers: int = Field(0, ge=0, description="processes that build the mel cache; 0 takes every core")
+
+
+class CodebookConfig(_Settings):
+    """How the codebook starts and how its unused codes are kept alive in training."""
+
+    start: Literal["kmeans", "stock"] = Field("kmeans", description="k-means over encoded speech, or XTTS's random start")
+    kmeans_iterations: int = Field(10, ge=1)
+    revive: Literal["batch", "none"] = Field("batch", description="replace dead codes by latents of the batch")
+    revive_below: float = Field(0.03, ge=0, description="a code is dead under this share of the mean cluster size")
+
+
+class OptimizerConfig(_Settings):
+    """AdamW with warm-up and a cosine or constant schedule."""
+
+    lr: float = Field(3e-4, gt=0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
+    weight_decay: float = Field(0.01, ge=0)
+    grad_clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    warmup_steps: int = Field(200, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    final_lr_fraction: float = Field(0.02, ge=0, le=1, description="cosine ends at this share of lr")
+
+
+class ObjectiveConfig(_Settings):
+    """reconstruction + commitment_weight * commitment, both means over all elements of the normalised mel."""
+
+    reconstruction: Literal["mse", "l1"] = "mse"
+    commitment_weight: float = Field(0.25, ge=0)
+
+
+class TrainConfig(_Settings):
+    """One training run."""
+
+    data: DataConfig = DataConfig()
+    codebook: CodebookConfig = CodebookConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    steps: int = Field(20_000, ge=1)
+    valid_every: int = Field(1_000, ge=1, description="steps between validations")
+    save_every: int = Field(500, ge=1, description="steps between checkpoints for resuming")
+    log_every: int = Field(50, ge=1, description="steps between metric lines")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the device is fast at it")
+    seed: int = 0
+
+
+class RunConfig(_Settings):
+    """A model and how it is trained: what a preset holds."""
+
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+
+
+ConfigT = TypeVar("ConfigT", bound=_Settings)
+
+
+def parse(kind: type[ConfigT], data: dict[str, Any], where: str) -> ConfigT:
+    """Validate ``data`` as ``kind``; a wrong key or value raises MelcodecError naming it and ``where`` it stood."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(first["loc"][-1]), _known_keys(kind), n=1)
+            hint = f"did you mean '{near[0]}'?" if near else None
+            raise MelcodecError(f"{where}: unknown setting '{key}'", hint) from None
+        raise MelcodecError(f"{where}: {key}: {first['msg']}, not {first['input']!r}") from None
+
+
+def _known_keys(kind: type[BaseModel]) -> set[str]:
+    keys = set(kind.model_fields)
+    for field in kind.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys |= _known_keys(field.annotation)
+    return keys
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file; MelcodecError when it is missing or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MelcodecError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise MelcodecError(f"{path}: not readable as TOML: {error}") from None
+
+
+def preset_names() -> list[str]:
+    """The shipped presets, sorted."""
+    return sorted(entry.name[:-5] for entry in resources.files("melcodec.presets").iterdir() if entry.name.endswith(".toml"))
+
+
+def load_preset(name: str) -> RunConfig:
+    """The shipped preset ``name``; MelcodecError names the others when there is none."""
+    if name not in preset_names():
+        near = difflib.get_close_matches(name, preset_names(), n=1)
+        known = ", ".join(preset_names())
+        raise MelcodecError(f"no preset '{name}'", f"did you mean '{near[0]}'?" if near else f"presets: {known}")
+    text = resources.files("melcodec.presets").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    return parse(RunConfig, tomllib.loads(text), f"preset {name}")
+
+
+def with_overrides(config: ConfigT, assignments: list[str]) -> ConfigT:
+    """``config`` with ``a.b=value`` assignments applied; values are read as TOML, bare words as strings."""
+    data = config.model_dump()
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise MelcodecError(f"--set {assignment}: not of the form key=value")
+        *parents, leaf = key.strip().split(".")
+        node = data
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise MelcodecError(f"--set {assignment}: '{parent}' is a value, not a group of settings")
+        node[leaf] = _toml_value(text)
+    return parse(type(config), data, "--set")
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def to_toml(config: BaseModel) -> str:
+    """``config`` as TOML, one table per group, in declaration order."""
+    lines: list[str] = []
+
+    def table(name: str, model: BaseModel) -> None:
+        values = {key: getattr(model, key) for key in type(model).model_fields}
+        plain = {key: value for key, value in values.items() if not isinstance(value, BaseModel)}
+        if name and plain:
+            lines.append(f"[{name}]")
+        # JSON's scalars and arrays are TOML's too
+        lines.extend(f"{key} = {json.dumps(value)}" for key, value in plain.items())
+        if plain:
+            lines.append("")
+        for key, value in values.items():
+            if isinstance(value, BaseModel):
+                table(f"{name}.{key}" if name else key, value)
+
+    table("", config)
+    return "\n".join(lines)
+
+
+@cache
+def xtts_mel_norms() -> tuple[float, ...]:
+    """(80,) per-band mean log-mel of XTTS and Tortoise, from tortoise-tts (Apache-2.0, see NOTICE)."""
+    text = resources.files("melcodec.presets").joinpath("xtts_mel_norms.json").read_text(encoding="utf-8")
+    return tuple(json.loads(text)["mel_norms"])

@@ -1,0 +1,121 @@
+"""Checkpoints: weights that carry their own recipe.
+
+One safetensors file with the tensors under their ``dvae.pth`` names and, in its metadata, the model configuration, the
+mel norms, where the weights come from, and a fingerprint.
+
+The fingerprint names the *code space*: mel settings, norms, encoder and codebook, everything that decides which codes
+a sound gets and what they stand for. Two checkpoints that differ in the decoder alone share it, and their codes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from melcodec.config import ModelConfig, parse
+from melcodec.errors import MelcodecError
+from melcodec.formats.container import read_container, write_container
+from melcodec.vqvae import VQVAE, build_vqvae
+
+KIND = "checkpoint"
+EMA_BUFFERS = ("codebook.cluster_size", "codebook.embed_avg")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model at rest.
+
+    Args:
+        config: how to build it.
+        mel_norms: (M,) per-band norms of the mel front end.
+        tensors: float32, by their ``dvae.pth`` names; the moving averages may be missing.
+        provenance: where the weights come from, JSON values.
+    """
+
+    config: ModelConfig
+    mel_norms: tuple[float, ...]
+    tensors: dict[str, Tensor]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits of SHA-256 over the mel settings, the norms, the encoder and the codebook."""
+        settings = {"mel": self.config.mel.model_dump(), "norms": self.mel_norms}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for key in sorted(self.tensors):
+            if key.startswith("encoder.") or key == "codebook.embed":
+                digest.update(key.encode())
+                digest.update(self.tensors[key].detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+    def build(self) -> VQVAE:
+        """The model in eval mode with these weights, loaded strictly."""
+        model = build_vqvae(self.config)
+        model.load_state_dict(with_averages(self.tensors), strict=True)
+        return model.eval()
+
+
+def with_averages(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``tensors`` with missing moving averages rebuilt: every code counted once, its sum the codeword itself."""
+    if all(key in tensors for key in EMA_BUFFERS):
+        return tensors
+    embed = tensors["codebook.embed"]
+    return {**tensors, EMA_BUFFERS[0]: torch.ones(embed.shape[1]), EMA_BUFFERS[1]: embed.clone()}
+
+
+def from_model(model: VQVAE, config: ModelConfig, mel_norms: tuple[float, ...], provenance: dict[str, Any]) -> Checkpoint:
+    """A copy of ``model``'s weights as a Checkpoint."""
+    tensors = {key: value.detach().cpu().float().clone() for key, value in model.state_dict().items()}
+    return Checkpoint(config, mel_norms, tensors, provenance)
+
+
+def for_inference(checkpoint: Checkpoint, dtype: torch.dtype) -> Checkpoint:
+    """Without moving averages and rounded to ``dtype``; values stay float32 in memory, so the fingerprint is final."""
+    kept = {k: v.to(dtype).float() for k, v in checkpoint.tensors.items() if k not in EMA_BUFFERS}
+    return replace(checkpoint, tensors=kept)
+
+
+def save_checkpoint(
+    path: Path, checkpoint: Checkpoint, dtype: Literal["float32", "float16"] = "float32", overwrite: bool = True
+) -> None:
+    """Write ``checkpoint`` to ``path``; the same content gives the same bytes.
+
+    Args:
+        dtype: on disk. float16 halves the file and drops the moving averages, which only training needs.
+    """
+    if dtype == "float16":
+        checkpoint = for_inference(checkpoint, torch.float16)
+    stored = {key: value.to(getattr(torch, dtype)) for key, value in checkpoint.tensors.items()}
+    meta = {
+        "kind": KIND,
+        "model": checkpoint.config.model_dump(),
+        "mel_norms": checkpoint.mel_norms,
+        "provenance": checkpoint.provenance,
+        "fingerprint": checkpoint.fingerprint,
+    }
+    write_container(path, stored, meta, overwrite)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; tensors become float32.
+
+    Raises:
+        MelcodecError: not a checkpoint, damaged, from a newer melcodec, or tensors that do not fit its configuration.
+    """
+    meta, tensors = read_container(path, KIND)
+    config = parse(ModelConfig, meta["model"], f"{path}")
+    with torch.device("meta"):
+        expected = build_vqvae(config).state_dict()
+    for key, value in expected.items():
+        if key not in tensors and key not in EMA_BUFFERS:
+            raise MelcodecError(f"{path}: tensor '{key}' is missing")
+        if key in tensors and tensors[key].shape != value.shape:
+            raise MelcodecError(f"{path}: tensor '{key}' is {tuple(tensors[key].shape)}, not {tuple(value.shape)}")
+    floats = {key: value.float() for key, value in tensors.items()}
+    return Checkpoint(config, tuple(meta["mel_norms"]), floats, meta["provenance"])

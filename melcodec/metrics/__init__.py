@@ -1,0 +1,1 @@
+"""Numbers that say how good codes and reconstructions are. Plain arrays in, plain numbers out."""

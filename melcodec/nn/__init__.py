@@ -1,0 +1,1 @@
+"""Backbones: mel (B, M, T) -> latents (B, D, N), and back."""

@@ -1,0 +1,1 @@
+"""Training: a folder of speech in, a checkpoint out."""

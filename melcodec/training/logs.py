@@ -1,0 +1,41 @@
+"""What a run says: JSON lines, TensorBoard, and whoever listens."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+
+class RunLog:
+    """Appends metrics to ``metrics.jsonl`` and to TensorBoard event files in the run's folder."""
+
+    def __init__(self, folder: Path, from_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._trim(folder / "metrics.jsonl", from_step)
+        self._file = open(folder / "metrics.jsonl", "a", encoding="utf-8")
+        # purge_step hides what a killed run logged past the checkpoint it resumes from
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step or None)
+
+    @staticmethod
+    def _trim(path: Path, from_step: int) -> None:
+        """Drop lines past the step that is resumed, so that no step is logged twice."""
+        if path.exists():
+            lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in lines if json.loads(line)["step"] <= from_step]
+            path.write_text("".join(line + "\n" for line in kept))
+
+    def scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """One line ``{"kind", "step", "time", ...}`` and the same scalars as ``kind/name``."""
+        line = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self._file.close()
+        self._board.close()

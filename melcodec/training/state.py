@@ -1,0 +1,49 @@
+"""A run's state on disk: model, optimizer and step in one safetensors file, written aside and renamed.
+
+With the step known, crops and revival are known too (they are functions of seed and step), so nothing else is saved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from melcodec.formats.container import read_container, write_container
+from melcodec.vqvae import VQVAE
+
+KIND = "training state"
+MODEL, OPTIMIZER = "model.", "optimizer."
+
+
+@dataclass
+class TrainState:
+    """What changes while training. ``step`` counts finished steps; ``best`` is the lowest validation error so far."""
+
+    model: VQVAE
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    best: float = float("inf")
+
+    def save(self, path: Path) -> None:
+        """Write everything to ``path``; a kill or a full disk leaves the previous file whole."""
+        tensors = {MODEL + key: value for key, value in self.model.state_dict().items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"{OPTIMIZER}{index}.{slot}": value for slot, value in slots.items()}
+        write_container(path, tensors, {"kind": KIND, "step": self.step, "best": self.best})
+
+    def restore(self, path: Path) -> None:
+        """Read what ``save`` wrote into this state, strictly."""
+        meta, tensors = read_container(path, KIND)
+        model = {key.removeprefix(MODEL): value for key, value in tensors.items() if key.startswith(MODEL)}
+        self.model.load_state_dict(model, strict=True)
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith(OPTIMIZER):
+                index, slot = key.removeprefix(OPTIMIZER).split(".")
+                slots.setdefault(int(index), {})[slot] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        self.step, self.best = meta["step"], meta["best"]
