@@ -1,3 +1,40 @@
-"""melcodec: speech to discrete codes and back."""
+"""melcodec: speech to discrete codes and back.
+
+    codec = melcodec.load()                      # the shipped checkpoint
+    codes = codec.encode(wav)                    # (B, Q, N) int64
+    wav2 = codec.decode(codes, num_samples=wav.shape[-1])
+
+Importing melcodec is free: torch is imported when one of these names is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from melcodec.codec import Codec
+    from melcodec.errors import MelcodecError
+    from melcodec.training.run import train
+
+_HOMES = {"Codec": "melcodec.codec", "MelcodecError": "melcodec.errors", "train": "melcodec.training.run"}
+__all__ = ["Codec", "MelcodecError", "load", "train"]
+
+
+def load(checkpoint: Any = None, device: str = "auto") -> Codec:
+    """The codec of a checkpoint path or shipped name (default: melcodec-base); see ``Codec.from_pretrained``."""
+    from melcodec.codec import Codec
+
+    return Codec.from_pretrained(device=device) if checkpoint is None else Codec.from_pretrained(checkpoint, device)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'melcodec' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from melcodec.errors import MelcodecError
 
@@ -27,7 +27,7 @@ N_MELS = 80
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class MelConfig(_Settings):
@@ -40,6 +40,12 @@ class MelConfig(_Settings):
     f_min: float = Field(0.0, ge=0, description="Hz")
     f_max: float = Field(8_000.0, gt=0, description="Hz")
     floor: float = Field(1e-5, gt=0, description="mel power below this counts as silence")
+
+    @model_validator(mode="after")
+    def _bands_fit(self) -> MelConfig:
+        if not self.f_min < self.f_max <= self.sample_rate / 2:
+            raise ValueError("f_min < f_max <= sample_rate / 2 must hold")
+        return self
 
 
 class ConvConfig(_Settings):
@@ -66,6 +72,16 @@ class ModelConfig(_Settings):
     mel: MelConfig = MelConfig()
     backbone: ConvConfig = ConvConfig()
     quantizer: EMAConfig = EMAConfig()
+
+
+class GriffinLimConfig(_Settings):
+    """Fast Griffin-Lim after an inversion of the mel filter bank; ``docs/sound.md`` has the figures behind the numbers."""
+
+    kind: Literal["griffin-lim"] = "griffin-lim"
+    iterations: int = Field(32, ge=1)
+    momentum: float = Field(0.99, ge=0, le=1)
+    nmf_iterations: int = Field(20, ge=0, description="updates of the mel inversion")
+    seed: int = Field(0, ge=0, description="of the phases it starts from")
 
 
 class DataConfig(_Settings):
@@ -118,7 +134,7 @@ class TrainConfig(_Settings):
     save_every: int = Field(500, ge=1, description="steps between checkpoints for resuming")
     log_every: int = Field(50, ge=1, description="steps between metric lines")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the device is fast at it")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=1 << 32)
 
 
 class RunConfig(_Settings):
@@ -138,6 +154,8 @@ def parse(kind: type[ConfigT], data: dict[str, Any], where: str) -> ConfigT:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "value_error":  # of a group of settings, whose own words say it all
+            raise MelcodecError(f"{where}: {key + ': ' if key else ''}{first['ctx']['error']}") from None
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(first["loc"][-1]), _known_keys(kind), n=1)
             hint = f"did you mean '{near[0]}'?" if near else None

@@ -12,6 +12,14 @@ from pathlib import Path
 from melcodec.errors import MelcodecError
 
 
+def check_output(path: Path, overwrite: bool) -> None:
+    """Raise MelcodecError when ``path`` is a folder, or exists and must not be replaced. Ask before long work."""
+    if path.is_dir():
+        raise MelcodecError(f"{path}: is a folder; an output file was expected")
+    if path.exists() and not overwrite:
+        raise MelcodecError(f"{path}: exists already", "add -f to overwrite it")
+
+
 @contextmanager
 def written_aside(path: Path, overwrite: bool = True) -> Iterator[Path]:
     """A temporary path beside ``path``, with its suffix, that becomes ``path`` when the block ends well.
@@ -21,13 +29,15 @@ def written_aside(path: Path, overwrite: bool = True) -> Iterator[Path]:
     Raises:
         MelcodecError: ``path`` exists and ``overwrite`` is False, it cannot be written, or the disk is full.
     """
-    if path.is_dir():
-        raise MelcodecError(f"{path}: is a folder; an output file was expected")
-    if path.exists() and not overwrite:
-        raise MelcodecError(f"{path}: exists already", "add -f to overwrite it")
     try:
+        if path.is_dir():
+            raise MelcodecError(f"{path}: is a folder; an output file was expected")
+        if path.exists() and not path.is_file():  # renaming over a device such as /dev/null would replace it
+            raise MelcodecError(f"{path}: is not a regular file", "write to a file, then copy it there")
+        if path.exists() and not overwrite:
+            raise MelcodecError(f"{path}: exists already", "add -f to overwrite it")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:32]}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
         raise _explained(path, error) from None
@@ -35,9 +45,9 @@ def written_aside(path: Path, overwrite: bool = True) -> Iterator[Path]:
     try:
         aside.chmod(0o666 & ~_umask())  # mkstemp makes private files; the result should look like any other
         yield aside
-        with open(aside, "rb+") as file:
+        with aside.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        aside.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         raise _explained(path, error) from None

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Union
+from typing import IO, Any
 
 import numpy as np
 
 from melcodec.audio.resample import resample_blocks
 from melcodec.errors import MelcodecError
+from melcodec.files import written_aside
 
 STDIN = "-"
 SUFFIXES = frozenset(".wav .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .caf .w64 .rf64 .snd".split())
@@ -30,7 +31,7 @@ MAX_CHANNELS = 8
 UNKNOWN_LENGTH = 1 << 62  # libsndfile reports such a number for streamed files
 EXACT_LENGTH_FORMATS = ("FLAC", "WAV", "WAVEX", "AIFF", "W64", "RF64", "CAF")
 
-Source = Union[str, Path]
+Source = str | Path
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,25 @@ def probe(source: Source) -> AudioInfo:
         return file.info
 
 
+@contextmanager
+def open_blocks(source: Source, sample_rate: int) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
+    """Open ``source``: its header, and a stream of mono float32 blocks (n,) in [-1, 1] at ``sample_rate`` Hz.
+
+    Memory stays bounded whatever the file's length. Reading the stream raises what ``read_blocks`` raises.
+    """
+    with _open(source) as file:
+        blocks = resample_blocks(_checked_mono(file), file.info.sample_rate, sample_rate)
+        yield file.info, (np.clip(block, -1.0, 1.0) for block in blocks)
+
+
 def read_blocks(source: Source, sample_rate: int) -> Iterator[np.ndarray]:
     """Stream ``source`` as mono float32 blocks (n,) in [-1, 1] at ``sample_rate`` Hz; memory stays bounded.
 
     Raises:
         MelcodecError: unreadable or truncated file, NaN or infinity, unsupported rate or channel count.
     """
-    with _open(source) as file:
-        for block in resample_blocks(_checked_mono(file), file.info.sample_rate, sample_rate):
-            yield np.clip(block, -1.0, 1.0)
+    with open_blocks(source, sample_rate) as (_, blocks):
+        yield from blocks
 
 
 def load(source: Source, sample_rate: int) -> np.ndarray:
@@ -96,21 +107,23 @@ def load(source: Source, sample_rate: int) -> np.ndarray:
     return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
 
 
-def save(path: Path, wav: np.ndarray, sample_rate: int) -> None:
-    """Write (S,) float32 in [-1, 1] to ``path``; 16-bit for wav and flac. The suffix picks the format.
+def save(path: Path, wav: np.ndarray, sample_rate: int, overwrite: bool = True) -> None:
+    """Write (S,) float32 to ``path``, clipped to [-1, 1]; 16-bit for wav and flac. The suffix picks the format.
 
     Raises:
-        MelcodecError: a suffix that soundfile cannot write.
+        MelcodecError: a suffix that is not sound, or ``path`` cannot be written.
     """
     import soundfile
 
-    suffix = path.suffix.lower()
-    kind = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
-    if suffix not in kind:
-        raise MelcodecError(f"{path}: cannot write '{suffix}' sound", f"use one of {', '.join(kind)}")
-    container, subtype = kind[suffix]
-    # libsndfile scales by 32767 without saturating: what a vocoder overshoots would wrap around
-    soundfile.write(path, np.clip(wav, -1.0, 1.0), sample_rate, format=container, subtype=subtype)
+    kinds = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
+    if path.suffix.lower() not in kinds:
+        raise MelcodecError(f"{path}: cannot write '{path.suffix}' sound", f"use one of {', '.join(kinds)}")
+    container, subtype = kinds[path.suffix.lower()]
+    with written_aside(path, overwrite) as aside:
+        try:
+            soundfile.write(aside, np.clip(wav, -1.0, 1.0), sample_rate, format=container, subtype=subtype)
+        except soundfile.LibsndfileError as error:
+            raise MelcodecError(f"{path}: cannot be written ({error.error_string})", "is the disk full?") from None
 
 
 @dataclass

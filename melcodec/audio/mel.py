@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from melcodec.config import MelConfig
+
 
 class MelFrontend(nn.Module):
     """Log-mel spectrogram with per-band norms.
@@ -44,7 +46,7 @@ class MelFrontend(nn.Module):
         from torchaudio.functional import melscale_fbanks
 
         self.sample_rate, self.n_fft, self.hop_length, self.floor = sample_rate, n_fft, hop_length, floor
-        self.n_mels = len(norms)
+        self.n_mels, self.f_min, self.f_max = len(norms), f_min, f_max
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         # (n_fft // 2 + 1, M)
         filters = melscale_fbanks(n_fft // 2 + 1, f_min, f_max, self.n_mels, sample_rate, norm="slaney", mel_scale="htk")
@@ -124,3 +126,9 @@ class MelFrontend(nn.Module):
     def _numpy(self, padded: np.ndarray) -> np.ndarray:
         wav = torch.from_numpy(np.ascontiguousarray(padded))[None].to(self.window.device)
         return self.from_padded(wav)[0].cpu().numpy()
+
+
+def build_frontend(config: MelConfig, norms: Sequence[float]) -> MelFrontend:
+    """The front end that ``config`` describes, with ``norms`` (M,)."""
+    settings = config.model_dump(exclude={"n_mels"})
+    return MelFrontend(norms, **settings)

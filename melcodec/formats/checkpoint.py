@@ -117,5 +117,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise MelcodecError(f"{path}: tensor '{key}' is missing")
         if key in tensors and tensors[key].shape != value.shape:
             raise MelcodecError(f"{path}: tensor '{key}' is {tuple(tensors[key].shape)}, not {tuple(value.shape)}")
+    if unknown := sorted(tensors.keys() - expected.keys()):
+        raise MelcodecError(f"{path}: tensor '{unknown[0]}' does not belong to its model")
     floats = {key: value.float() for key, value in tensors.items()}
     return Checkpoint(config, tuple(meta["mel_norms"]), floats, meta["provenance"])

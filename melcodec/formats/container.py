@@ -44,15 +44,15 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     if path.is_dir():
         raise MelcodecError(f"{path}: is a folder, not a file")
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > MAX_HEADER_BYTES:
                 raise ValueError("no header")
             entries: dict[str, Any] = json.loads(file.read(length))
-        metadata = entries.pop("__metadata__", {})
+        metadata: dict[str, str] = entries.pop("__metadata__", {})
     except OSError as error:
         raise MelcodecError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, AttributeError, struct.error):
+    except (ValueError, AttributeError, TypeError, struct.error):
         raise MelcodecError(f"{path}: not a safetensors file") from None
     if METADATA_KEY not in metadata:
         raise MelcodecError(

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from melcodec import distributed
 from melcodec.quantize.base import Quantized
 
+MAX_DISTANCES = 1 << 26  # at once; 256 MiB of float32
+
 
 class EMACodebook(nn.Module):
     """One codebook (Q = 1) of K codewords of width D.
@@ -49,18 +51,14 @@ class EMACodebook(nn.Module):
         return F.embedding(codes[:, 0], self.embed.T).transpose(1, 2)
 
     def forward(self, latents: Tensor) -> Quantized:
-        """latents (B, D, N) -> Quantized. In training mode the codebook then moves towards the batch.
-
-        Runs in float32 whatever the surrounding autocast says: bfloat16 distances change 42 % of codes.
-        """
-        with torch.autocast(latents.device.type, enabled=False):
-            latents = latents.float()
-            codes = self.encode(latents)
-            quantised = self.decode(codes)  # by the codebook as it was before this batch
-            if self.training:
-                self.update(latents.detach(), codes)
-            commitment = F.mse_loss(latents, quantised)
-            return Quantized(latents + (quantised - latents).detach(), codes, commitment)
+        """latents (B, D, N) -> Quantized, all float32. In training mode the codebook then moves towards the batch."""
+        latents = latents.float()
+        codes = self.encode(latents)
+        quantised = self.decode(codes)  # by the codebook as it was before this batch
+        if self.training:
+            self.update(latents.detach(), codes)
+        commitment = F.mse_loss(latents, quantised)
+        return Quantized(latents + (quantised - latents).detach(), codes, commitment)
 
     @torch.no_grad()
     def update(self, latents: Tensor, codes: Tensor) -> None:
@@ -86,9 +84,15 @@ class EMACodebook(nn.Module):
 
 
 def nearest(vectors: Tensor, embed: Tensor) -> Tensor:
-    """Index of the nearest column of ``embed`` (D, K) for each row of ``vectors`` (n, D) -> (n,) int64."""
-    distances = vectors.pow(2).sum(1, keepdim=True) - 2 * vectors @ embed + embed.pow(2).sum(0, keepdim=True)
-    return distances.argmin(dim=1)
+    """Index of the nearest column of ``embed`` (D, K) for each row of ``vectors`` (n, D) -> (n,) int64.
+
+    Runs in float32 whatever the surrounding autocast says: bfloat16 distances change codes by the dozen.
+    """
+    squares = embed.pow(2).sum(0, keepdim=True)
+    with torch.autocast(vectors.device.type, enabled=False):
+        # in parts: all distances of a large codebook's k-means at once would take gigabytes
+        parts = torch.split(vectors, max(1, MAX_DISTANCES // embed.shape[1]))
+        return torch.cat([(part.pow(2).sum(1, keepdim=True) - 2 * part @ embed + squares).argmin(dim=1) for part in parts])
 
 
 def cluster_sums(vectors: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:

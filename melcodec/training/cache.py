@@ -12,20 +12,27 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from melcodec.audio.io import read_blocks
-from melcodec.config import MelConfig, xtts_mel_norms
+from melcodec.config import MelConfig
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
+
+if TYPE_CHECKING:
+    from melcodec.audio.mel import MelFrontend
 
 CACHE_VERSION = 1
 MELS, INDEX = "mels.f16", "index.json"
 Progress = Callable[[int, int], None]  # files done, files in all
+_frontend: MelFrontend  # of a worker process, or of this one when it works alone
 
 
 @dataclass(frozen=True)
@@ -65,17 +72,22 @@ def cache_mels(paths: list[Path], config: MelConfig, num_workers: int = 0, progr
 
 
 def _key(paths: list[Path], config: MelConfig) -> str:
-    digest = hashlib.sha256(f"{CACHE_VERSION} {config.model_dump_json()}".encode())
+    # whether PyAV is there belongs to it: installing it mends files that failed without
+    digest = hashlib.sha256(f"{CACHE_VERSION} {config.model_dump_json()} {find_spec('av') is not None}".encode())
     for path in paths:
-        stat = path.stat()
-        digest.update(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        try:
+            stat = path.stat()
+            size, changed = stat.st_size, stat.st_mtime_ns
+        except OSError:  # a broken link; its failure is named when it is read
+            size = changed = -1
+        digest.update(f"{path.resolve()}\0{size}\0{changed}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 
 def _build(folder: Path, paths: list[Path], config: MelConfig, num_workers: int, progress: Progress) -> None:
     kept: list[str] = []
     starts, failures = [0], {}
-    with written_aside(folder / MELS) as aside, open(aside, "wb") as file:
+    with written_aside(folder / MELS) as aside, aside.open("wb") as file:
         for done, (path, mel, reason) in enumerate(_mels(paths, config, num_workers), start=1):
             if reason is None:
                 file.write(mel.tobytes())
@@ -96,21 +108,25 @@ def _mels(paths: list[Path], config: MelConfig, num_workers: int) -> Iterator[tu
         return
     # spawn: forking a process that has started torch's threads may hang
     with ProcessPoolExecutor(num_workers, get_context("spawn"), _start_worker, (config, 1)) as pool:
-        yield from pool.map(_mel_of, paths, chunksize=8)
+        try:
+            # a few files at a time, so that a small corpus still reaches every process
+            yield from pool.map(_mel_of, paths, chunksize=max(1, min(8, len(paths) // (4 * num_workers))))
+        except BrokenProcessPool:
+            raise MelcodecError(
+                "a process that computes mels died", "out of memory? try --set train.data.num_workers=1"
+            ) from None
 
 
 def _start_worker(config: MelConfig, threads: int | None) -> None:
     global _frontend
     import torch
 
-    from melcodec.audio.mel import MelFrontend
+    from melcodec.audio.mel import build_frontend
 
     if threads:
         torch.set_num_threads(threads)
-    norms = xtts_mel_norms() if config.n_mels == len(xtts_mel_norms()) else (1.0,) * config.n_mels
-    settings = config.model_dump()
-    settings.pop("n_mels")
-    _frontend = MelFrontend(norms, **settings)
+    # the cache holds the natural domain, so the norms do not matter here
+    _frontend = build_frontend(config, (1.0,) * config.n_mels)
 
 
 def _mel_of(path: Path) -> tuple[Path, np.ndarray, str | None]:
@@ -118,8 +134,8 @@ def _mel_of(path: Path) -> tuple[Path, np.ndarray, str | None]:
         parts = list(_frontend.stream(read_blocks(path, _frontend.sample_rate)))
         mel = np.concatenate(parts, axis=1).T.astype(np.float16, order="C")
         return path, mel, None
-    except MelcodecError as error:
-        return path, np.empty((0, _frontend.n_mels), np.float16), error.message
+    except (MelcodecError, OSError) as error:
+        return path, np.empty((0, _frontend.n_mels), np.float16), str(error)
 
 
 def _open(folder: Path, n_mels: int) -> MelCache:

@@ -36,11 +36,11 @@ def find_split(sources: list[Path], valid_fraction: float) -> Split:
     """Audio under ``sources``, divided.
 
     A folder with ``train`` and ``valid`` (or ``dev``, ``val``) inside is taken at its word, and anything beside them
-    (``test``) is left alone. Otherwise a share of the files is held out, chosen by a hash of their names, so that the
-    choice does not change when files are added.
+    (``test``) is left alone. Otherwise a share of the files is held out, at least one, chosen by a hash of their names,
+    so that the choice hardly changes when files are added. A single file trains and nothing is held out.
 
     Raises:
-        MelcodecError: nothing there, no audio, or a single file.
+        MelcodecError: nothing there, or no audio.
     """
     train: list[Path] = []
     valid: list[Path] = []
@@ -59,7 +59,6 @@ def find_split(sources: list[Path], valid_fraction: float) -> Split:
         else:
             rest += [(path.relative_to(source).as_posix(), path) for path in find_audio(source)]
     rest = [(name, path) for name, path in rest if is_audio(path)]
-    # at least one, and every file trains when there is just one
     count = min(len(rest) - 1, math.ceil(valid_fraction * len(rest))) if valid_fraction else 0
     ranked = sorted(rest, key=lambda item: hashlib.sha256(item[0].encode()).digest())
     held_out = {path for _, path in ranked[: max(0, count)]}

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from melcodec.files import written_aside
+
 
 class RunLog:
     """Appends metrics to ``metrics.jsonl`` and to TensorBoard event files in the run's folder."""
@@ -15,17 +17,17 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self._trim(folder / "metrics.jsonl", from_step)
-        self._file = open(folder / "metrics.jsonl", "a", encoding="utf-8")
+        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
         # purge_step hides what a killed run logged past the checkpoint it resumes from
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step or None)
 
     @staticmethod
     def _trim(path: Path, from_step: int) -> None:
-        """Drop lines past the step that is resumed, so that no step is logged twice."""
-        if path.exists():
-            lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line)["step"] <= from_step]
-            path.write_text("".join(line + "\n" for line in kept))
+        """Drop lines past the step that is resumed, so that no step is logged twice, and one that a kill cut short."""
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= from_step]
+        with written_aside(path) as aside:
+            aside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
     def scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """One line ``{"kind", "step", "time", ...}`` and the same scalars as ``kind/name``."""

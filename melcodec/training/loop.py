@@ -41,11 +41,14 @@ class Corpus:
     valid: MelCache | None
 
 
+Report = Callable[[str, int, dict[str, Any]], None]  # kind, step, values: every metric line
+
+
 @dataclass(frozen=True)
 class Hooks:
-    """How the loop talks and when it stops. ``report(kind, step, values)`` is called with every metric line."""
+    """How the loop talks and when it stops."""
 
-    report: Callable[[str, int, dict[str, Any]], None] = lambda kind, step, values: None
+    report: Report = lambda kind, step, values: None
     should_stop: Callable[[], bool] = lambda: False
 
 
@@ -72,7 +75,6 @@ class Trainer:
         self.state = TrainState(model, build_optimizer(model, train.optimizer))
         self.crops = Crops(corpus.train, train.data, config.model.mel, train.seed)
         self.autocast = wants_bfloat16(train.precision, device)
-        self.revived = 0
 
     def run(self) -> TrainState:
         """Train to ``config.train.steps`` or until asked to stop; save; return the state."""
@@ -83,17 +85,16 @@ class Trainer:
             self._start_codebook()
         log = RunLog(self.folder, state.step)
         started, first = time.perf_counter(), state.step
-        sums: dict[str, float] = {}
         try:
             while state.step < train.steps and not self.hooks.should_stop():
-                for name, value in self._step().items():
-                    sums[name] = sums.get(name, 0.0) + value
+                for name, value in ({"steps": 1} | self._step()).items():
+                    state.sums[name] = state.sums.get(name, 0) + value
                 if state.step % train.log_every == 0:
-                    seconds = time.perf_counter() - started
-                    values = {name: value / train.log_every for name, value in sums.items()}
-                    values |= {"revived": self.revived, "audio_per_second": self._audio_seconds(state.step - first) / seconds}
-                    sums, self.revived = {}, 0
-                    self._report(log, "train", values)
+                    sums, state.sums = state.sums, {}
+                    steps, revived = sums.pop("steps"), sums.pop("revived")
+                    speed = self._audio_seconds(state.step - first) / (time.perf_counter() - started)
+                    means = {name: value / steps for name, value in sums.items()}
+                    self._report(log, "train", {**means, "revived": revived, "audio_per_second": speed})
                 if state.step % train.valid_every == 0 or state.step == train.steps:
                     self._validate(log)
                 if state.step % train.save_every == 0:
@@ -116,16 +117,17 @@ class Trainer:
             output = state.model(mel)
         loss = losses(train.objective, output, mel)
         state.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
+        loss.total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), train.optimizer.grad_clip)
         if not torch.isfinite(norm):
             raise MelcodecError(
                 f"step {state.step}: the loss is not finite", "lower the learning rate: --set train.optimizer.lr=1e-4"
             )
         state.optimizer.step()
+        revived = 0
         if train.codebook.revive == "batch":
             generator = torch.Generator().manual_seed(train.seed * 1_000_003 + state.step)
-            self.revived += revive_from_batch(state.model.codebook, output.latents, train.codebook.revive_below, generator)
+            revived = revive_from_batch(state.model.codebook, output.latents, train.codebook.revive_below, generator)
         state.step += 1
         return {
             "loss": loss.total.item(),
@@ -133,6 +135,7 @@ class Trainer:
             "commitment": loss.commitment.item(),
             "grad_norm": norm.item(),
             "lr": lr,
+            "revived": revived,
         }
 
     def _normalised_batch(self, step: int) -> Tensor:

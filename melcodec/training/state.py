@@ -5,12 +5,13 @@ With the step known, crops and revival are known too (they are functions of seed
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from melcodec.errors import MelcodecError
 from melcodec.formats.container import read_container, write_container
 from melcodec.vqvae import VQVAE
 
@@ -20,25 +21,35 @@ MODEL, OPTIMIZER = "model.", "optimizer."
 
 @dataclass
 class TrainState:
-    """What changes while training. ``step`` counts finished steps; ``best`` is the lowest validation error so far."""
+    """What changes while training.
+
+    Args:
+        step: finished steps.
+        best: the lowest validation error so far.
+        sums: of each scalar over the steps since the last metric line, and their number under ``steps``.
+    """
 
     model: VQVAE
     optimizer: torch.optim.Optimizer
     step: int = 0
     best: float = float("inf")
+    sums: dict[str, float] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write everything to ``path``; a kill or a full disk leaves the previous file whole."""
         tensors = {MODEL + key: value for key, value in self.model.state_dict().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"{OPTIMIZER}{index}.{slot}": value for slot, value in slots.items()}
-        write_container(path, tensors, {"kind": KIND, "step": self.step, "best": self.best})
+        write_container(path, tensors, {"kind": KIND, "step": self.step, "best": self.best, "sums": self.sums})
 
     def restore(self, path: Path) -> None:
-        """Read what ``save`` wrote into this state, strictly."""
+        """Read what ``save`` wrote into this state, strictly; MelcodecError when it is another model's."""
         meta, tensors = read_container(path, KIND)
         model = {key.removeprefix(MODEL): value for key, value in tensors.items() if key.startswith(MODEL)}
-        self.model.load_state_dict(model, strict=True)
+        try:
+            self.model.load_state_dict(model, strict=True)
+        except RuntimeError:
+            raise MelcodecError(f"{path}: the state of a model with other settings", "choose another folder with -o") from None
         slots: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith(OPTIMIZER):
@@ -46,4 +57,4 @@ class TrainState:
                 slots.setdefault(int(index), {})[slot] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
-        self.step, self.best = meta["step"], meta["best"]
+        self.step, self.best, self.sums = meta["step"], meta["best"], meta["sums"]

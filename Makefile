@@ -1,0 +1,65 @@
+# Two commands on a fresh machine with Python 3.10 to 3.13 and nothing else: make demo, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MELCODEC := $(BIN)/melcodec
+# torchaudio 2.11 is the last one and wants torch of its own line, also on a CPU
+TORCH := torch==2.11.0 torchaudio==2.11.0
+
+.PHONY: demo test lint types unit parity bench wheel clean
+
+demo: $(VENV)/installed
+	$(MELCODEC) encode examples -o out/codes --to npz -f
+	$(MELCODEC) decode out/codes -o out/mels -f
+	$(MELCODEC) decode out/codes -o out/sound --to wav -f
+	$(MELCODEC) plot roundtrip examples/lj_en.flac -o out/lj_en.png -f
+	@echo
+	@echo "out/codes   the speech of examples/ as codes, 215 bit/s"
+	@echo "out/mels    the mels that the codes give back"
+	@echo "out/sound   how that sounds"
+	@echo "out/lj_en.png   original, reconstruction and difference"
+
+test: lint types unit
+
+lint: $(VENV)/developing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/developing
+	$(BIN)/mypy
+
+unit: $(VENV)/developing
+	$(BIN)/python -m pytest -q
+
+# compares with Coqui's own code at full size, in an environment of its own
+parity: .venv-parity/installed
+	.venv-parity/bin/python benchmarks/parity.py
+
+bench: $(VENV)/developing
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/long_file.py
+	$(BIN)/python benchmarks/vocoder.py
+
+wheel: $(VENV)/developing
+	$(BIN)/python -m build --wheel --no-isolation
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(TORCH) -e .
+	touch $@
+
+# pesq is compiled on installation; where there is no compiler its tests are skipped
+$(VENV)/developing: $(VENV)/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'pesq>=0.0.4' || echo "no pesq: its tests will be skipped"
+	touch $@
+
+.venv-parity/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/python -m pip install -q --disable-pip-version-check $(TORCH) coqui-tts 'torchcodec<0.12' -e .
+	touch $@
+
+clean:
+	rm -rf out dist build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,6 @@
+"""``python -m melcodec``."""
+
+from melcodec.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The command line: it translates words and prints; the library works. stdout is data, stderr is talk."""

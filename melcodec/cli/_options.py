@@ -1,0 +1,81 @@
+"""Options that several commands share, and the rules for where outputs go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from melcodec.errors import MelcodecError
+
+Checkpoint = Annotated[str, typer.Option("--checkpoint", "-c", help="Checkpoint file, or the name of a shipped one.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", "-f", help="Replace outputs that exist.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
+OptionalOutput = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write.")]
+AnyCheckpoint = Annotated[bool, typer.Option("--any-checkpoint", help="Decode codes that another checkpoint made.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Files read ahead and processed together.")]
+NumWorkers = Annotated[int, typer.Option(min=1, help="Threads that read files.")]
+DEFAULT_CHECKPOINT = "melcodec-base"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and where its output goes."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """What to do. ``folder`` is the output folder when there are many, None for a single file."""
+
+    jobs: list[Job]
+    folder: Path | None
+
+
+def plan_jobs(
+    inputs: Sequence[Path], output: Path | None, suffixes: Sequence[str], suffix: str, find: Callable[[Path], list[Path]]
+) -> Jobs:
+    """Decide which file goes where.
+
+    One file and an output with one of ``suffixes``: just that. Otherwise the output is a folder: a file's output is
+    named after it, and a folder's tree is kept. Without an output, outputs stand beside their inputs.
+
+    Args:
+        suffix: of outputs whose name is not given, such as ``.npy`` or ``.mel.npy``.
+        find: the files to take from a folder.
+
+    Raises:
+        MelcodecError: an input is missing, a folder holds nothing, or two outputs would be the same file.
+    """
+    single = len(inputs) == 1 and not inputs[0].is_dir()
+    if single and output is not None and not output.is_dir() and output.suffix:
+        if output.suffix.lower() not in suffixes:
+            raise MelcodecError(f"{output}: '{output.suffix}' cannot be written here", f"use one of {', '.join(suffixes)}")
+        return Jobs([Job(inputs[0], output)], None)
+    jobs: list[Job] = []
+    for item in inputs:
+        if not item.is_dir():
+            if str(item) == "-":
+                raise MelcodecError("standard input has no name to call the output after", "give a file with -o")
+            jobs.append(Job(item, (output or item.parent) / (item.stem + suffix)))
+            continue
+        found = find(item)
+        if not found:
+            raise MelcodecError(
+                f"{item}: nothing to do in this folder", "wav, flac, mp3, ogg and opus are read" if suffix == ".npy" else None
+            )
+        jobs += [Job(path, (output or item) / path.relative_to(item).with_name(path.stem + suffix)) for path in found]
+    targets: dict[Path, Path] = {}
+    for job in jobs:
+        if job.target in targets:
+            raise MelcodecError(
+                f"{targets[job.target]} and {job.source} would both be written to {job.target}", "rename one of them"
+            )
+        targets[job.target] = job.source
+    return Jobs(jobs, None if single else output)

@@ -1,0 +1,59 @@
+"""``melcodec import-xtts`` and ``export-xtts``: weights from and for Coqui's XTTS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from melcodec.cli import _options as options
+from melcodec.cli._console import say
+
+XTTSFile = Annotated[
+    Path, typer.Argument(metavar="DVAE.PTH", help="dvae.pth, or a GPT trainer's best_model.pth.", show_default=False)
+]
+MelStats = Annotated[
+    Path | None, typer.Option("--mel-stats", help="mel_stats.pth. Without it: the file's own, else those of XTTS.")
+]
+CheckpointFile = Annotated[
+    str, typer.Argument(metavar="CHECKPOINT", help="File, or the name of a shipped one.", show_default=False)
+]
+Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for dvae.pth and mel_stats.pth.", show_default=False)]
+
+
+def import_xtts(
+    file: XTTSFile,
+    mel_stats: MelStats = None,
+    output: options.Output = Path("checkpoints/xtts.safetensors"),
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Turn the DVAE of XTTS or Tortoise into a melcodec checkpoint that gives the same codes."""
+    from melcodec.files import check_output
+
+    check_output(output, overwrite)
+
+    from melcodec.formats.checkpoint import save_checkpoint
+    from melcodec.formats.xtts import import_xtts as read
+
+    report = read(file, mel_stats)
+    save_checkpoint(output, report.checkpoint, overwrite=overwrite)
+    backbone, quantizer = report.checkpoint.config.backbone, report.checkpoint.config.quantizer
+    say(f"sha256 {report.sha256}: {report.known or 'not a file that melcodec knows'}")
+    say(f"K {quantizer.codebook_size}, D {quantizer.dim}, hidden {backbone.hidden}, {backbone.num_blocks} residual blocks")
+    for note in report.notes:
+        say(f"note: {note}")
+    say(f"licence: {report.checkpoint.provenance['licence']}")
+    say(f"{output}: checkpoint {report.checkpoint.fingerprint}")
+
+
+def export_xtts(checkpoint: CheckpointFile, output: Folder, overwrite: options.Overwrite = False) -> None:
+    """Write dvae.pth and mel_stats.pth that Coqui's XTTS loads strictly."""
+    from melcodec.formats.checkpoint import load_checkpoint
+    from melcodec.formats.shipped import find_checkpoint
+    from melcodec.formats.xtts import DVAE_FILE, MEL_STATS_FILE
+    from melcodec.formats.xtts import export_xtts as write
+
+    for note in write(load_checkpoint(find_checkpoint(checkpoint)), output, overwrite):
+        say(f"note: {note}")
+    say(f"{output / DVAE_FILE}\n{output / MEL_STATS_FILE}")

@@ -1,0 +1,119 @@
+"""``melcodec decode``: codes to a mel, sound or a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from melcodec.cli import _options as options
+from melcodec.cli._batch import Tally
+from melcodec.cli._console import progress, say
+
+if TYPE_CHECKING:
+    from melcodec.codec import Codec
+    from melcodec.formats.codes import Codes
+
+ARRAYS, SOUNDS, PICTURES = (".npy", ".npz", ".safetensors"), (".wav", ".flac", ".ogg", ".mp3"), (".png", ".svg")
+Inputs = Annotated[list[Path], typer.Argument(help="Codes files or folders of them.", show_default=False)]
+Suffix = Annotated[
+    str | None,
+    typer.Option("--to", help="Format when OUT is a folder: npy, npz, safetensors (mel), wav, flac (sound), png, svg."),
+]
+Normalized = Annotated[bool, typer.Option("--normalized", help="Write the mel in the model's domain, not natural log power.")]
+NumSamples = Annotated[int | None, typer.Option(min=1, help="Length of the sound, where the codes file does not know it.")]
+
+
+def decode(
+    inputs: Inputs,
+    output: options.OptionalOutput = None,
+    to: Suffix = None,
+    checkpoint: options.Checkpoint = options.DEFAULT_CHECKPOINT,
+    device: options.Device = "auto",
+    normalized: Normalized = False,
+    num_samples: NumSamples = None,
+    any_checkpoint: options.AnyCheckpoint = False,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Turn codes back into a mel, sound or a picture, by the output's suffix.
+
+    Without -o the mel is written beside the codes. A mel is (80, T) float32, natural log power.
+    """
+    from melcodec.errors import MelcodecError
+
+    suffix = f".{to}" if to else ".npy"
+    if suffix not in ARRAYS + SOUNDS + PICTURES:
+        raise MelcodecError(f"--to {to}: not a format", "npy, npz, safetensors, wav, flac, ogg, mp3, png or svg")
+    # beside the codes a mel must not replace them
+    name = suffix if output is not None or suffix not in ARRAYS else f".mel{suffix}"
+    jobs = options.plan_jobs(inputs, output, ARRAYS + SOUNDS + PICTURES, name, find_codes)
+    tally = Tally(jobs)
+    todo = tally.pending(overwrite)
+
+    from melcodec.codec import Codec
+    from melcodec.formats.codes import load_codes
+
+    codec = Codec.from_pretrained(checkpoint, device)
+    with progress("decoding") as update:
+        for index, job in enumerate(todo, start=1):
+            try:
+                codes = load_codes(job.source)
+                if not any_checkpoint:
+                    codec.check_fingerprint(codes, str(job.source))
+                length = num_samples or codes.num_samples
+                said = writer(job.target)(codec, codes, length, job.target, normalized)
+                tally.done += 1
+            except MelcodecError as error:
+                tally.fail(job.source, error)
+            update(index, len(todo))
+    if len(jobs.jobs) == 1:
+        say(f"{jobs.jobs[0].target}: {said}")
+    else:
+        tally.finish("files decoded")
+
+
+def find_codes(folder: Path) -> list[Path]:
+    """Every codes file below ``folder``; mels that an earlier decode left beside them are passed over."""
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in ARRAYS and not path.name.startswith("."))
+    return sorted(path for path in files if Path(path.stem).suffix != ".mel")
+
+
+Writer = Callable[["Codec", "Codes", int | None, Path, bool], str]
+
+
+def writer(target: Path) -> Writer:
+    """How to write ``target``, by its suffix."""
+    suffix = target.suffix.lower()
+    return write_mel if suffix in ARRAYS else write_sound if suffix in SOUNDS else write_picture
+
+
+def write_mel(codec: Codec, codes: Codes, num_samples: int | None, target: Path, normalized: bool) -> str:
+    """Write the mel; say its shape."""
+    from melcodec.formats.mels import save_mel
+
+    mel = codec.decode_to_mel(codes.codes, num_samples, normalized)[0].cpu().numpy()
+    save_mel(target, mel, normalized)
+    return f"mel {mel.shape[0]} x {mel.shape[1]} frames"
+
+
+def write_sound(codec: Codec, codes: Codes, num_samples: int | None, target: Path, normalized: bool) -> str:
+    """Write the sound; say its length."""
+    from melcodec.audio.io import save
+
+    wav = codec.decode(codes.codes, num_samples)[0].cpu().numpy()
+    save(target, wav, codec.sample_rate)
+    return f"{len(wav) / codec.sample_rate:.2f} s at {codec.sample_rate} Hz"
+
+
+def write_picture(codec: Codec, codes: Codes, num_samples: int | None, target: Path, normalized: bool) -> str:
+    """Draw the mel; say its length."""
+    from melcodec.plots import plot_mel, save_figure
+
+    mel = codec.decode_to_mel(codes.codes, num_samples)[0].cpu().numpy()
+    figure = plot_mel(
+        mel, codec.sample_rate, codec.frontend.hop_length, f"{mel.shape[1]} frames from {codes.codes.shape[1]} codes"
+    )
+    save_figure(figure, target, overwrite=True)
+    return "picture of the decoded mel"

@@ -1,0 +1,68 @@
+"""``melcodec encode``: sound to codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from melcodec.cli import _options as options
+from melcodec.cli._batch import Tally
+from melcodec.cli._console import progress, say
+
+Inputs = Annotated[list[Path], typer.Argument(help="Audio files or folders; - is standard input.", show_default=False)]
+Suffix = Annotated[str, typer.Option("--to", help="Format in a folder: npy, npz or safetensors.")]
+PadTo = Annotated[int, typer.Option("--pad-to", min=0, help="Encode as in an XTTS batch padded to this many samples.")]
+
+
+def encode(
+    inputs: Inputs,
+    output: options.OptionalOutput = None,
+    to: Suffix = "npy",
+    checkpoint: options.Checkpoint = options.DEFAULT_CHECKPOINT,
+    device: options.Device = "auto",
+    pad_to: PadTo = 0,
+    batch_size: options.BatchSize = 32,
+    num_workers: options.NumWorkers = 2,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Turn sound into codes: one file, many, or a folder whose tree is kept.
+
+    .npy holds the codes alone, (Q, N); .npz and .safetensors also the length, the source's rate and the checkpoint's
+    fingerprint, so that decoding crops exactly.
+    """
+    from melcodec.audio.io import find_audio
+    from melcodec.formats.arrays import SUFFIXES, array_suffix
+
+    array_suffix(Path(f"codes.{to}"))
+    jobs = options.plan_jobs(inputs, output, SUFFIXES, f".{to}", find_audio)
+    tally = Tally(jobs)
+    todo = tally.pending(overwrite)
+
+    from melcodec.codec import Codec
+    from melcodec.corpus.files import encode_files
+    from melcodec.errors import MelcodecError
+    from melcodec.formats.codes import save_codes
+
+    codec = Codec.from_pretrained(checkpoint, device)
+    if jobs.folder is None and len(todo) == 1:
+        codes = codec.encode_file(str(todo[0].source), pad_to)
+        save_codes(todo[0].target, codes, overwrite)
+        seconds = (codes.num_samples or 0) / codec.sample_rate
+        say(f"{todo[0].target}: {codes.codes.shape[-1]} codes for {seconds:.2f} s ({codec.bitrate:.0f} bit/s)")
+        return
+    if pad_to:
+        raise MelcodecError("--pad-to is for a single file")
+    targets = {job.source: job.target for job in todo}
+    with progress("encoding") as update:
+        for index, item in enumerate(encode_files(codec, list(targets), batch_size, num_workers), start=1):
+            try:
+                if isinstance(item.result, MelcodecError):
+                    raise item.result
+                save_codes(targets[item.path], item.result, overwrite)
+                tally.done += 1
+            except MelcodecError as error:
+                tally.fail(item.path, error)
+            update(index, len(todo))
+    tally.finish("files encoded")

@@ -1,0 +1,98 @@
+"""``melcodec info``: what a file is, without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+File = Annotated[
+    str, typer.Argument(metavar="FILE", help="Checkpoint (or a shipped name), codes, mel or audio.", show_default=False)
+]
+AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def info(file: File, as_json: AsJSON = False) -> None:
+    """Say what a file is: a checkpoint, codes, a mel or audio. Reads headers only."""
+    facts = describe(file)
+    if as_json:
+        print(json.dumps(facts))
+        return
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        print(f"{key:<{width}}  {value}")
+
+
+def describe(file: str) -> dict[str, Any]:
+    """Facts about ``file``, in the order to show them; values are JSON."""
+    from melcodec.formats.arrays import SUFFIXES
+    from melcodec.formats.shipped import find_checkpoint, shipped_names
+
+    path = find_checkpoint(file) if file in shipped_names() else Path(file)
+    if path.suffix.lower() == ".safetensors":
+        from melcodec.formats.container import read_header
+
+        meta, entries = read_header(path)
+        if meta["kind"] == "checkpoint":
+            return describe_checkpoint(path, meta, entries)
+        if meta["kind"] == "training state":
+            return {"file": str(path), "kind": "training state", "step": meta["step"], "best": meta["best"]}
+    if path.suffix.lower() in SUFFIXES:
+        return describe_array(path)
+    return describe_audio(path)
+
+
+def describe_checkpoint(path: Path, meta: dict[str, Any], entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A checkpoint's header in words."""
+    from math import prod
+
+    from melcodec.metrics.codes import bit_rate
+
+    model = meta["model"]
+    mel, backbone, quantizer = model["mel"], model["backbone"], model["quantizer"]
+    weights = sum(prod(entry["shape"]) for key, entry in entries.items() if key.startswith(("encoder.", "decoder.")))
+    hop = mel["hop_length"] * 4
+    return {
+        "file": str(path),
+        "kind": "checkpoint",
+        "fingerprint": meta["fingerprint"],
+        "parameters": weights,
+        "stored as": ", ".join(sorted({entry["dtype"] for entry in entries.values()})),
+        "size": path.stat().st_size,
+        "backbone": f"{backbone['kind']}, hidden {backbone['hidden']}, {backbone['num_blocks']} blocks",
+        "codebook": f"{quantizer['kind']}, K {quantizer['codebook_size']}, D {quantizer['dim']}",
+        "mel": f"{mel['n_mels']} bands, {mel['sample_rate']} Hz, hop {mel['hop_length']}",
+        "codes per second": round(mel["sample_rate"] / hop, 3),
+        "bits per second": round(bit_rate(mel["sample_rate"], hop, 1, quantizer["codebook_size"]), 1),
+        "provenance": meta["provenance"],
+    }
+
+
+def describe_array(path: Path) -> dict[str, Any]:
+    """A codes or mel file's header in words."""
+    from melcodec.formats.arrays import read_array_header
+
+    name, header = read_array_header(path)
+    kind = name or (
+        "codes" if header.dtype.startswith(("uint", "int")) else "mel" if header.dtype.startswith("float") else "array"
+    )
+    facts = {"file": str(path), "kind": kind, "shape": list(header.shape), "dtype": header.dtype}
+    return facts | {key: value for key, value in header.facts.items() if key not in ("kind", "format")}
+
+
+def describe_audio(path: Path) -> dict[str, Any]:
+    """An audio file's header in words."""
+    from melcodec.audio.io import probe
+
+    audio = probe(path)
+    return {
+        "file": str(path),
+        "kind": "audio",
+        "format": f"{audio.format}, {audio.subtype}",
+        "sample rate": audio.sample_rate,
+        "channels": audio.channels,
+        "samples": audio.num_samples,
+        "seconds": None if audio.seconds is None else round(audio.seconds, 3),
+    }

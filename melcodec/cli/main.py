@@ -1,0 +1,67 @@
+"""The entry point: adds the commands, and turns expected failures into one line, a hint and exit status 1."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from melcodec import __version__
+from melcodec.cli._console import say, say_error
+from melcodec.cli.convert import export_xtts, import_xtts
+from melcodec.cli.decode import decode
+from melcodec.cli.encode import encode
+from melcodec.cli.info import info
+from melcodec.cli.mel_stats import mel_stats
+from melcodec.cli.plot import plot_app
+from melcodec.cli.roundtrip import roundtrip
+from melcodec.cli.train import train
+from melcodec.errors import MelcodecError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Speech to discrete codes and back: 21.5 codes a second, 215 bit/s, exact with XTTS.",
+)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        print(f"melcodec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Options before the command."""
+
+
+for command in (encode, decode, roundtrip, info):
+    app.command(rich_help_panel="Use")(command)
+for command in (train, mel_stats):
+    app.command(command.__name__.replace("_", "-"), rich_help_panel="Train")(command)
+for command in (import_xtts, export_xtts):
+    app.command(command.__name__.replace("_", "-"), rich_help_panel="XTTS")(command)
+app.add_typer(plot_app, name="plot", rich_help_panel="Use")
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except MelcodecError as error:
+        say_error(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our stdout left; python would complain once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

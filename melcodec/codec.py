@@ -1,0 +1,319 @@
+"""The codec: wav <-> codes <-> mel, for one utterance or many, of any length, always with the same codes.
+
+Long audio is processed in overlapping windows (``chunking``), several utterances in zero-padded, masked batches
+(``nn.conv``). Neither changes what a single pass over a single utterance gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from melcodec.audio.io import Source, open_blocks
+from melcodec.audio.mel import MelFrontend, build_frontend
+from melcodec.chunking import plan, windows
+from melcodec.config import GriffinLimConfig
+from melcodec.errors import MelcodecError
+from melcodec.formats.checkpoint import Checkpoint, load_checkpoint
+from melcodec.formats.codes import Codes
+from melcodec.formats.shipped import DEFAULT_CHECKPOINT, find_checkpoint
+from melcodec.metrics.codes import bit_rate
+from melcodec.vocoder.base import Vocoder
+from melcodec.vocoder.build import build_vocoder
+from melcodec.vqvae import VQVAE
+
+CHUNK_CODES = 1024  # codes per window: 47.6 s; the halo then costs under 2 %
+BATCH_FRAMES = 16_384  # mel frames per padded batch, which bounds memory
+LIKE_LENGTH = 0.8  # items shorter than this share of a batch's longest go into another batch
+Waves = Tensor | np.ndarray
+
+
+class Codec:
+    """Mel front end, VQ-VAE and vocoder, composed.
+
+    Args:
+        frontend: wav -> natural log-mel, and the norms.
+        model: normalised mel -> codes -> normalised mel.
+        vocoder: natural log-mel -> wav.
+        fingerprint: of the code space; see ``formats.checkpoint``.
+        device: where the model runs.
+        chunk_codes: codes per window. Any value gives the same codes; larger ones take more memory.
+    """
+
+    def __init__(
+        self,
+        frontend: MelFrontend,
+        model: VQVAE,
+        vocoder: Vocoder,
+        fingerprint: str,
+        device: torch.device,
+        chunk_codes: int = CHUNK_CODES,
+    ) -> None:
+        self.frontend = frontend.to(device).eval()
+        self.model = model.to(device).eval()
+        self.vocoder = vocoder
+        self.fingerprint = fingerprint
+        self.device = device
+        self.chunk_codes = chunk_codes
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path = DEFAULT_CHECKPOINT, device: str = "auto") -> Codec:
+        """Load a checkpoint by path or shipped name.
+
+        Args:
+            device: auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:1, mps.
+
+        Raises:
+            MelcodecError: no such checkpoint, damaged, too new, or no such device.
+        """
+        return cls.from_checkpoint(load_checkpoint(find_checkpoint(name)), device)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, device: str = "auto") -> Codec:
+        """Build from a checkpoint in memory."""
+        frontend = build_frontend(checkpoint.config.mel, checkpoint.mel_norms)
+        vocoder = build_vocoder(GriffinLimConfig(), frontend)
+        return cls(frontend, checkpoint.build(), vocoder, checkpoint.fingerprint, find_device(device))
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz, of every wave that goes in or comes out."""
+        return self.frontend.sample_rate
+
+    @property
+    def samples_per_code(self) -> int:
+        """1,024 for XTTS."""
+        return self.frontend.hop_length * self.model.reach.stride
+
+    @property
+    def code_rate(self) -> float:
+        """Codes per second and codebook: 21.53 for XTTS."""
+        return self.sample_rate / self.samples_per_code
+
+    @property
+    def num_codebooks(self) -> int:
+        """Q."""
+        return self.model.codebook.num_codebooks
+
+    @property
+    def codebook_size(self) -> int:
+        """K."""
+        return self.model.codebook.codebook_size
+
+    @property
+    def bitrate(self) -> float:
+        """bit/s: 215 for XTTS."""
+        return bit_rate(self.sample_rate, self.samples_per_code, self.num_codebooks, self.codebook_size)
+
+    def num_codes(self, num_samples: int) -> int:
+        """N for S samples: ceil((S // 256 + 1) / 4) = S // 1024 + 1 for XTTS."""
+        return self.model.num_codes(self.frontend.num_frames(num_samples))
+
+    @torch.inference_mode()
+    def encode(self, wav: Waves) -> Tensor:
+        """Wav (S,) or (B, S) float in [-1, 1] at ``sample_rate`` -> codes (B, Q, N) int64.
+
+        All S samples of every item count; for items of different lengths use ``encode_many``.
+
+        Raises:
+            MelcodecError: no samples, NaN or infinity.
+        """
+        mel = self.mel(wav)
+        return self.encode_mel(mel)
+
+    @torch.inference_mode()
+    def mel(self, wav: Waves) -> Tensor:
+        """Wav (S,) or (B, S) -> natural log-mel (B, M, S // 256 + 1). Fewer than 513 samples are padded with zeros."""
+        wav = torch.as_tensor(wav, dtype=torch.float32, device=self.device)
+        wav = wav[None] if wav.ndim == 1 else wav
+        if wav.ndim != 2 or 0 in wav.shape:
+            raise MelcodecError(f"a wave of shape {tuple(wav.shape)}, not (S,) or (B, S) with at least one sample")
+        if not torch.isfinite(wav).all():
+            raise MelcodecError("the wave holds NaN or infinity")
+        num_samples = wav.shape[-1]
+        wav = torch.nn.functional.pad(wav, (0, max(0, self.frontend.min_samples - num_samples)))
+        with self._exact_float32():
+            return self.frontend(wav)[..., : self.frontend.num_frames(num_samples)]
+
+    @torch.inference_mode()
+    def encode_mel(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Natural log-mel (B, M, T) -> codes (B, Q, ceil(T / 4)).
+
+        Args:
+            lengths: (B,) frames of each item of a right-padded batch; codes past an item's own mean nothing.
+        """
+        return torch.cat(list(self._encode_chunks(mel.to(self.device), lengths)), dim=-1)
+
+    def encode_many(self, wavs: Sequence[Waves]) -> list[Tensor]:
+        """Waves (S_i,) -> codes (Q, N_i) each, in order; like lengths share a padded, masked batch."""
+        mels = [self.mel(wav)[0] for wav in wavs]
+        codes: list[Tensor | None] = [None] * len(mels)
+        for group in group_by_length([mel.shape[-1] for mel in mels], BATCH_FRAMES):
+            lengths = torch.tensor([mels[i].shape[-1] for i in group], device=self.device)
+            whole = bool((lengths == lengths[0]).all())
+            batch = torch.nn.utils.rnn.pad_sequence([mels[i].T for i in group], batch_first=True).transpose(1, 2)
+            encoded = self.encode_mel(batch, None if whole else lengths).cpu()
+            for row, i in enumerate(group):
+                codes[i] = encoded[row, :, : self.model.num_codes(mels[i].shape[-1])].clone()
+        return [item for item in codes if item is not None]
+
+    def encode_file(self, source: Source, pad_to: int = 0) -> Codes:
+        """Encode an audio file, or standard input for ``-``, in bounded memory.
+
+        Args:
+            pad_to: encode as XTTS does inside a batch whose longest item has this many samples at ``sample_rate``:
+                zeros follow the sound, and the last codes differ a little. 0: alone, which is exact.
+
+        Raises:
+            MelcodecError: see ``audio.io.read_blocks``.
+        """
+        with open_blocks(source, self.sample_rate) as (info, blocks):
+            codes, num_samples = self.encode_stream(blocks, pad_to)
+        return Codes(codes, num_samples, info.sample_rate, self.fingerprint, self.codebook_size)
+
+    def encode_stream(self, blocks: Iterable[np.ndarray], pad_to: int = 0) -> tuple[np.ndarray, int]:
+        """Mono float32 blocks (n,) that continue each other -> codes (Q, N) int64 and S; see ``encode_file``."""
+        num_samples = 0
+
+        def counted() -> Iterator[np.ndarray]:
+            nonlocal num_samples
+            for block in blocks:
+                num_samples += len(block)
+                yield block
+            if 0 < num_samples < pad_to:
+                yield np.zeros(pad_to - num_samples, np.float32)
+
+        with self._exact_float32():
+            parts = list(self._encode_mel_stream(self.frontend.stream(counted())))
+        if not parts:
+            raise MelcodecError("the wave holds no samples")
+        return np.concatenate(parts, axis=-1)[:, : self.num_codes(num_samples)], num_samples
+
+    def decode_to_mel(self, codes: Tensor | np.ndarray, num_samples: int | None = None, normalized: bool = False) -> Tensor:
+        """Codes (Q, N) or (B, Q, N) -> natural log-mel (B, M, T).
+
+        Args:
+            num_samples: S of the original; T is then S // 256 + 1, else 4 N.
+            normalized: give the model's domain instead.
+
+        Raises:
+            MelcodecError: wrong shape, or codes outside 0 .. K - 1.
+        """
+        codes = self._checked(codes)
+        mel = torch.cat(list(self._decode_chunks(codes)), dim=-1)
+        if num_samples is not None:
+            mel = mel[..., : self.frontend.num_frames(num_samples)]
+        return mel if normalized else self.frontend.denormalize(mel)
+
+    @torch.inference_mode()
+    def decode(self, codes: Tensor | np.ndarray, num_samples: int | None = None) -> Tensor:
+        """Codes (Q, N) or (B, Q, N) -> wav (B, S) in [-1, 1]; without ``num_samples``, S = 4 N * 256 - 256.
+
+        Raises:
+            MelcodecError: wrong shape, or codes outside 0 .. K - 1.
+        """
+        mel = self.decode_to_mel(codes, num_samples)
+        if num_samples is None:
+            num_samples = (mel.shape[-1] - 1) * self.frontend.hop_length
+        return self.vocoder(mel, num_samples)
+
+    def check_fingerprint(self, codes: Codes, where: str) -> None:
+        """Refuse codes that another checkpoint made.
+
+        Raises:
+            MelcodecError: the fingerprints are both known and differ.
+        """
+        if codes.fingerprint not in (None, self.fingerprint):
+            raise MelcodecError(
+                f"{where}: made by checkpoint {codes.fingerprint}, but this one is {self.fingerprint}",
+                "give that checkpoint with --checkpoint, or --any-checkpoint to decode regardless",
+            )
+
+    @torch.inference_mode()
+    def _encode_chunks(self, mel: Tensor, lengths: Tensor | None) -> Iterator[Tensor]:
+        """Codes of the windows over mel (B, M, T), natural."""
+        reach, total = self.model.reach, mel.shape[-1]
+        with self._exact_float32():
+            for chunk in plan(total, self._chunk(reach.encoder_halo, total), reach.encoder_halo or 0, reach.stride):
+                window = self.frontend.normalize(mel[..., chunk.read_start : chunk.read_stop])
+                inside = None if lengths is None else (lengths - chunk.read_start).clamp(0, window.shape[-1])
+                yield self.model.encode(window, inside)[..., chunk.kept]
+
+    @torch.inference_mode()
+    def _encode_mel_stream(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Codes (Q, n) of the windows over a stream of natural mel blocks (M, t)."""
+        reach = self.model.reach
+        if reach.encoder_halo is None:  # unbounded context is run whole, never approximated
+            blocks = [np.concatenate(list(blocks), axis=-1)]
+        halo, length = reach.encoder_halo or 0, 1 << 62
+        for chunk, mel in windows(blocks, self._chunk(reach.encoder_halo, length), halo, reach.stride):
+            window = self.frontend.normalize(torch.from_numpy(mel)[None].to(self.device))
+            yield self.model.encode(window)[0, :, chunk.kept].cpu().numpy()
+
+    @torch.inference_mode()
+    def _decode_chunks(self, codes: Tensor) -> Iterator[Tensor]:
+        """Normalised mels of the windows over codes (B, Q, N)."""
+        reach, total = self.model.reach, codes.shape[-1]
+        with self._exact_float32():
+            for chunk in plan(total, self._chunk(reach.decoder_halo, total), reach.decoder_halo or 0):
+                mel = self.model.decode(codes[..., chunk.read_start : chunk.read_stop])
+                yield mel[..., chunk.kept.start * reach.stride : chunk.kept.stop * reach.stride]
+
+    def _chunk(self, halo: int | None, length: int) -> int:
+        return self.chunk_codes if halo is not None else max(1, length)
+
+    def _checked(self, codes: Tensor | np.ndarray) -> Tensor:
+        codes = torch.as_tensor(codes).to(self.device, torch.int64)
+        codes = codes[None] if codes.ndim == 2 else codes
+        if codes.ndim != 3 or codes.shape[1] != self.num_codebooks or 0 in codes.shape:
+            raise MelcodecError(f"codes of shape {tuple(codes.shape)}, not (B, {self.num_codebooks}, N)")
+        low, high = int(codes.min()), int(codes.max())
+        if low < 0 or high >= self.codebook_size:
+            raise MelcodecError(f"codes reach from {low} to {high}; this checkpoint knows 0 .. {self.codebook_size - 1}")
+        return codes
+
+    def _exact_float32(self) -> AbstractContextManager[object]:
+        """TF32 off: half-precision arithmetic changes up to half of all codes (14 % float16, 42 % bfloat16)."""
+        if self.device.type != "cuda":
+            return nullcontext()
+        return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
+def group_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of items of like length, longest first, at most ``budget`` padded frames to a group (but always one item)."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        longest = lengths[groups[-1][0]] if groups else 0
+        fits = groups and (len(groups[-1]) + 1) * longest <= budget and lengths[index] >= LIKE_LENGTH * longest
+        if fits:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def find_device(name: str) -> torch.device:
+    """The device that ``name`` means; ``auto`` prefers CUDA, then MPS, then the CPU.
+
+    Raises:
+        MelcodecError: unknown, or not on this machine.
+    """
+    if name == "auto":
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise MelcodecError(f"--device {name}: no such kind of device", "auto, cpu, cuda, cuda:0, mps") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise MelcodecError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices", "use --device cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise MelcodecError("--device mps: not available on this machine", "use --device cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise MelcodecError(f"--device {name}: not supported", "auto, cpu, cuda, cuda:0, mps")
+    return device

@@ -1,0 +1,210 @@
+"""Pictures of mel spectrograms: arrays in, matplotlib Figure out, and Figures into files.
+
+Figures are made without pyplot, so nothing global changes and nothing opens a window. matplotlib is imported where it is
+used: importing this module is cheap. The same arrays give the same bytes on the same matplotlib.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from melcodec.errors import MelcodecError
+from melcodec.files import written_aside
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+DB_PER_NAT = 10 / math.log(10)  # ln power -> dB
+DPI = 150
+KILOHERTZ_TICKS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+MEL_MAP, DIFFERENCE_MAP, CODE_MAP = "magma", "RdBu_r", "viridis"  # colour-blind safe; the first and last hold in grey
+NAME: dict[str, Any] = {"loc": "left", "fontsize": 9}
+CODE_FONT = 5.0  # points; codes are written into their cells when they fit at this size
+GOLDEN_RATIO = 0.618_034
+# what would otherwise put the date into the file
+FORMATS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}}
+
+
+def plot_mel(
+    mel: np.ndarray,
+    sample_rate: int = 22_050,
+    hop_length: int = 256,
+    title: str | None = None,
+    f_min: float = 0.0,
+    f_max: float = 8_000.0,
+) -> Figure:
+    """A log-mel spectrogram over time in seconds and frequency in kHz, in dB.
+
+    Args:
+        mel: (M, T) natural log power, bands on the HTK scale.
+        sample_rate: Hz.
+        hop_length: samples per frame.
+        title: above the picture, as it is (no TeX); too long a title loses its beginning.
+        f_min: Hz, where the filter bank begins.
+        f_max: Hz, where it ends.
+    """
+    seconds = mel.shape[1] * hop_length / sample_rate
+    figure = _figure(seconds, 2.6, title)
+    axes = figure.add_subplot()
+    image = _draw_mel(axes, mel * DB_PER_NAT, hop_length / sample_rate, cmap=MEL_MAP)
+    _label_bands(axes, mel.shape[0], f_min, f_max)
+    _label_time(axes, figure)
+    _add_bar(figure, image, [axes], "Power (dB)")
+    return figure
+
+
+def plot_roundtrip(
+    original: np.ndarray,
+    reconstruction: np.ndarray,
+    codes: np.ndarray | None = None,
+    sample_rate: int = 22_050,
+    hop_length: int = 256,
+    title: str | None = None,
+    f_min: float = 0.0,
+    f_max: float = 8_000.0,
+) -> Figure:
+    """What the codes keep: original, codes, reconstruction and their difference on one time axis.
+
+    Args:
+        original: (M, T) natural log power.
+        reconstruction: (M, T') as decoded, T' >= T; what lies past T is not shown.
+        codes: (Q, N) of which ``reconstruction`` was decoded, T' // N frames each; None leaves the strip out.
+        sample_rate: Hz.
+        hop_length: samples per frame.
+        title: see ``plot_mel``.
+        f_min: Hz, where the filter bank begins.
+        f_max: Hz, where it ends.
+    """
+    num_frames, frame = original.shape[1], hop_length / sample_rate
+    before, after = original * DB_PER_NAT, reconstruction[:, :num_frames] * DB_PER_NAT
+    low, high = min(before.min(), after.min()), max(before.max(), after.max())
+    # the few largest errors would wash out all others
+    limit = max(1.0, math.ceil(np.percentile(np.abs(after - before), 99.5)))
+
+    num_books = 0 if codes is None else len(codes)
+    heights = [1.75, *([0.24 + 0.1 * num_books] if num_books else []), 1.75, 1.75]  # inches
+    figure = _figure(num_frames * frame, sum(heights) + 0.34 * len(heights), title)
+    rows: list[Axes] = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights).flat)
+    first, second, third = rows[0], rows[-2], rows[-1]
+
+    for axes, mel, name in ((first, before, "Original"), (second, after, "Reconstruction")):
+        image = _draw_mel(axes, mel, frame, cmap=MEL_MAP, vmin=low, vmax=high)
+        axes.set_title(name, **NAME)
+    error = _draw_mel(third, after - before, frame, cmap=DIFFERENCE_MAP, vmin=-limit, vmax=limit)
+    third.set_title("Difference (reconstruction \N{MINUS SIGN} original)", **NAME)
+    for axes in (first, second, third):
+        _label_bands(axes, original.shape[0], f_min, f_max)
+    if codes is not None:
+        # labels and colour bar take about a fifth of the width; 72 points are an inch
+        cell = 72 * 0.8 * figure.get_figwidth() / codes.shape[1]
+        _draw_codes(rows[1], codes, reconstruction.shape[1] // codes.shape[1] * frame, -0.5 * frame, cell)
+    third.set_xlim(-0.5 * frame, (num_frames - 0.5) * frame)
+    _label_time(third, figure)
+    _add_bar(figure, image, [first, second], "Power (dB)")
+    _add_bar(figure, error, [third], "Difference (dB)", extend="both")
+    return figure
+
+
+def save_figure(figure: Figure, path: Path, overwrite: bool = True) -> None:
+    """Write ``figure`` to ``path`` as .png or .svg; the same figure gives the same bytes.
+
+    Raises:
+        MelcodecError: another suffix, an existing file without ``overwrite``, or an unwritable place.
+    """
+    check_picture(path)
+    import matplotlib
+
+    suffix = path.suffix.lower()
+    with written_aside(path, overwrite) as aside, warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": "melcodec"}):
+        # a title in a script that the font lacks is drawn as boxes, which is no reason for a warning
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(aside, format=suffix[1:], metadata=FORMATS[suffix])
+
+
+def check_picture(path: Path) -> None:
+    """Raise MelcodecError when the suffix of ``path`` is none that ``save_figure`` writes. Ask before long work."""
+    if path.suffix.lower() not in FORMATS:
+        raise MelcodecError(f"{path}: cannot write '{path.suffix}' pictures", f"use one of {', '.join(FORMATS)}")
+
+
+def _figure(seconds: float, height: float, title: str | None) -> Figure:
+    """An empty figure whose width grows with the sound, from a column for a word to a wide page for minutes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    width = min(16.0, 5.0 + 0.7 * seconds**0.85)
+    figure = Figure(figsize=(width, height + (0.3 if title else 0.0)), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    if title:
+        room = int(11 * width)  # characters at 10 points
+        text = title if len(title) <= room else "\N{HORIZONTAL ELLIPSIS}" + title[1 - room :]
+        figure.suptitle(text, fontsize=10, parse_math=False)
+    return figure
+
+
+def _draw_mel(axes: Axes, decibels: np.ndarray, frame: float, **colours: Any) -> AxesImage:
+    """Draw an (M, T) array in dB; frame t is centred at t * ``frame`` seconds."""
+    num_bands, num_frames = decibels.shape
+    extent = (-0.5 * frame, (num_frames - 0.5) * frame, -0.5, num_bands - 0.5)
+    return axes.imshow(decibels, origin="lower", aspect="auto", extent=extent, **colours)
+
+
+def _draw_codes(axes: Axes, codes: np.ndarray, code: float, start: float, cell: float) -> None:
+    """Draw codes (Q, N) as a strip of cells, with the numbers of a single codebook where they fit.
+
+    Args:
+        axes: where.
+        codes: (Q, N).
+        code: seconds per code.
+        start: seconds, where the first one begins.
+        cell: points, the width of a cell on paper.
+    """
+    num_books, num_codes = codes.shape
+    # neighbours in number have nothing in common: spread them over the colours
+    shades = codes * GOLDEN_RATIO % 1
+    extent = (start, start + num_codes * code, num_books - 0.5, -0.5)
+    axes.imshow(shades, aspect="auto", extent=extent, cmap=CODE_MAP, vmin=0, vmax=1, interpolation="nearest")
+    axes.set_yticks([])
+    axes.tick_params(axis="x", bottom=False)
+    axes.set_title("Codes", **NAME)
+    if num_books > 1 or cell < CODE_FONT * 1.1:
+        return
+    for index, (value, shade) in enumerate(zip(codes[0].tolist(), shades[0].tolist(), strict=True)):
+        at = (start + (index + 0.5) * code, 0)
+        ink = "black" if shade > 0.55 else "white"
+        axes.annotate(str(value), at, size=min(8, cell / 1.2), color=ink, rotation=90, ha="center", va="center", clip_on=True)
+
+
+def _label_bands(axes: Axes, num_bands: int, f_min: float, f_max: float) -> None:
+    low, high = _htk_mel(f_min), _htk_mel(f_max)
+    band = (high - low) / (num_bands + 1)  # band i is centred at low + (i + 1) * band
+    # f_max is the far foot of the last triangle, half a band outside the picture: its tick stands on the edge
+    places = {khz: (_htk_mel(1000 * khz) - low) / band - 1 for khz in KILOHERTZ_TICKS if f_min < 1000 * khz <= f_max}
+    axes.set_yticks([min(place, num_bands - 0.5) for place in places.values()], [f"{khz:g}" for khz in places])
+    axes.set_ylabel("Frequency (kHz)")
+
+
+def _label_time(axes: Axes, figure: Figure) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    # a label of six characters takes most of an inch
+    axes.xaxis.set_major_locator(MaxNLocator(int(figure.get_figwidth() * 0.9)))
+    axes.set_xlabel("Time (s)")
+
+
+def _htk_mel(hertz: float) -> float:
+    """The HTK scale; Young et al., The HTK Book."""
+    return 2595 * math.log10(1 + hertz / 700)
+
+
+def _add_bar(figure: Figure, image: AxesImage, rows: list[Axes], label: str, extend: str = "neither") -> None:
+    """A colour bar beside ``rows``, of the same width in inches at every figure width."""
+    width = figure.get_figwidth()
+    figure.colorbar(image, ax=rows, label=label, extend=extend, fraction=0.6 / width, aspect=14, pad=0.1 / width)

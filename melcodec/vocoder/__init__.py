@@ -1,0 +1,1 @@
+"""Vocoders: natural log-mel (B, M, T) -> wav (B, S)."""

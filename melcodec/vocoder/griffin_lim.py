@@ -1,0 +1,129 @@
+"""Fast Griffin-Lim: phases for a magnitude spectrogram, without learning anything.
+
+Source: Perraudin, Balazs & Sondergaard 2013, "A fast Griffin-Lim algorithm". torchaudio has the same iteration, but it
+draws from the global random state and cannot start from given phases, which long sounds need at their seams.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from melcodec.audio.inverse import invert_mel
+from melcodec.audio.mel import MelFrontend
+from melcodec.chunking import windows
+from melcodec.errors import MelcodecError
+
+HALO = 16  # frames that neighbouring chunks share on each side of their seam; 186 ms
+FADE = slice(0.25, 0.75)  # of the shared part: outside it one of the two chunks is too near its artificial end
+HELD = 0.75  # share of it that keeps the earlier chunk's phases, or the two would drift apart and fade into each other softly
+
+
+class GriffinLim:
+    """A Vocoder. Sounds of up to ``chunk_frames`` are made whole.
+
+    Every sample depends on every frame, so a longer sound has no exact chunks: it is made of chunks that start from
+    their predecessor's phases where they overlap and are cross-faded there. That is another solution, not a worse one.
+
+    Args:
+        frontend: what made the mel; its window, hop, filters and floor are used, and its device.
+        iterations: projections between magnitudes and consistent spectrograms.
+        momentum: 0 is the classic algorithm, above 1 it may not converge.
+        nmf_iterations: updates of the mel inversion.
+        seed: of the random phases that it starts from; every item of a batch starts from the same.
+        chunk_frames: T above which a sound is made in chunks, at least 2 ``HALO``.
+    """
+
+    def __init__(
+        self,
+        frontend: MelFrontend,
+        iterations: int = 32,
+        momentum: float = 0.99,
+        nmf_iterations: int = 20,
+        seed: int = 0,
+        chunk_frames: int = 4096,
+    ) -> None:
+        self.frontend, self.iterations, self.momentum = frontend, iterations, momentum
+        self.nmf_iterations, self.seed, self.chunk_frames = nmf_iterations, seed, chunk_frames
+
+    def __call__(self, mel: Tensor, num_samples: int) -> Tensor:
+        """mel (B, M, T) natural -> wav (B, S) float32; see ``Vocoder``."""
+        self._check(mel.shape[-1], num_samples)
+        return torch.cat(list(self._pieces([mel.cpu().numpy()], num_samples)), dim=-1)
+
+    def stream(self, blocks: Iterable[np.ndarray], num_samples: int) -> Iterator[np.ndarray]:
+        """(M, t) arrays that continue each other -> (n,) arrays; see ``Vocoder``."""
+        num_frames = 0
+
+        def batch_of_one() -> Iterator[np.ndarray]:
+            nonlocal num_frames
+            for block in blocks:
+                num_frames += block.shape[-1]
+                yield block[None]
+            self._check(num_frames, num_samples)
+
+        for piece in self._pieces(batch_of_one(), num_samples):
+            yield piece[0].cpu().numpy()
+
+    def _check(self, num_frames: int, num_samples: int) -> None:
+        if num_samples < 1 or num_frames != self.frontend.num_frames(num_samples):
+            hop = self.frontend.hop_length
+            most = num_frames * hop - 1
+            raise MelcodecError(f"{num_frames} mel frames hold {most - hop + 1} to {most} samples, not {num_samples}")
+
+    @torch.inference_mode()
+    def _pieces(self, blocks: Iterable[np.ndarray], num_samples: int) -> Iterator[Tensor]:
+        """(B, M, t) arrays -> (B, n) tensors, finished and in order."""
+        hop = self.frontend.hop_length
+        num_frames = self.frontend.num_frames(num_samples)
+        generator = torch.Generator().manual_seed(self.seed)
+        tail: Tensor | None = None  # the previous chunk's sound where this one begins
+        for chunk, frames in windows(blocks, self.chunk_frames, HALO):
+            mel = torch.from_numpy(np.ascontiguousarray(frames)).to(self.frontend.window)
+            end = num_samples if chunk.read_stop >= num_frames else (chunk.read_stop - 1) * hop
+            wav = self._synthesize(mel, end - chunk.read_start * hop, generator, tail)
+            if tail is not None:
+                shared = tail.shape[-1]
+                wav[:, :shared] = torch.lerp(tail, wav[:, :shared], self._fade(shared))
+            if chunk.keep_stop >= num_frames:
+                yield wav
+                return
+            finished = (chunk.keep_stop - HALO - chunk.read_start) * hop
+            yield wav[:, :finished]
+            tail = wav[:, finished:]
+
+    def _fade(self, num_samples: int) -> Tensor:
+        ramp = torch.linspace(0, 1, num_samples, device=self.frontend.window.device)
+        return ((ramp - FADE.start) / (FADE.stop - FADE.start)).clamp(0, 1)
+
+    def _synthesize(self, mel: Tensor, num_samples: int, generator: torch.Generator, head: Tensor | None) -> Tensor:
+        """mel (B, M, T) -> wav (B, num_samples) that continues from ``head`` (B, n)."""
+        magnitude = invert_mel(mel, self.frontend.filters, self.frontend.floor, self.nmf_iterations).sqrt()
+        # frames first, on the CPU: the same phases for every length, batch and device
+        angles = 2 * math.pi * torch.rand(mel.shape[-1], magnitude.shape[1], generator=generator).T.to(magnitude)
+        phases = torch.polar(torch.ones_like(angles), angles).expand_as(magnitude)
+        held = phases[..., :0]
+        if head is not None:
+            known = torch.sgn(self._stft(head))
+            phases = torch.cat([known, phases[..., known.shape[-1] :]], dim=-1)
+            held = known[..., : int(HELD * known.shape[-1])]
+        previous = torch.zeros_like(phases)
+        for _ in range(self.iterations):
+            consistent = self._stft(self._istft(magnitude * phases, num_samples))
+            phases = torch.sgn(consistent + self.momentum * (consistent - previous))
+            phases[..., : held.shape[-1]] = held
+            previous = consistent
+        return self._istft(magnitude * phases, num_samples)
+
+    def _stft(self, wav: Tensor) -> Tensor:
+        """wav (B, S) -> (B, F, S // hop + 1), centred as the front end but zero-padded: reflection needs 513 samples."""
+        n_fft, hop, window = self.frontend.n_fft, self.frontend.hop_length, self.frontend.window
+        return torch.stft(wav, n_fft, hop, window=window, pad_mode="constant", return_complex=True)
+
+    def _istft(self, spectrum: Tensor, num_samples: int) -> Tensor:
+        n_fft, hop, window = self.frontend.n_fft, self.frontend.hop_length, self.frontend.window
+        return torch.istft(spectrum, n_fft, hop, window=window, length=num_samples)
