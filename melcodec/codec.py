@@ -212,15 +212,35 @@ class Codec:
 
     @torch.inference_mode()
     def decode(self, codes: Tensor | np.ndarray, num_samples: int | None = None) -> Tensor:
-        """Codes (Q, N) or (B, Q, N) -> wav (B, S) in [-1, 1]; without ``num_samples``, S = 4 N * 256 - 256.
+        """Codes (Q, N) or (B, Q, N) -> wav (B, S) in [-1, 1]; without ``num_samples``, S = 1,024 N - 256.
 
         Raises:
-            MelcodecError: wrong shape, or codes outside 0 .. K - 1.
+            MelcodecError: wrong shape, codes outside 0 .. K - 1, or a length that they cannot have.
         """
-        mel = self.decode_to_mel(codes, num_samples)
-        if num_samples is None:
-            num_samples = (mel.shape[-1] - 1) * self.frontend.hop_length
-        return self.vocoder(mel, num_samples)
+        codes = self._checked(codes)
+        num_samples = self._length(codes, num_samples)
+        mel = self._audible(self.decode_to_mel(codes, num_samples))
+        return self.vocoder(mel, num_samples).clamp(-1, 1)
+
+    def decode_stream(self, codes: Tensor | np.ndarray, num_samples: int | None = None) -> Iterator[np.ndarray]:
+        """Codes (Q, N) of one utterance -> float32 blocks (n,) in [-1, 1], in memory that does not grow with N.
+
+        Sounds longer than the vocoder's own chunks differ a little from ``decode``; see ``vocoder.griffin_lim``.
+        """
+        codes = self._checked(codes)
+        num_samples = self._length(codes, num_samples)
+        left = self.frontend.num_frames(num_samples)
+
+        def mels() -> Iterator[np.ndarray]:
+            nonlocal left
+            for mel in self._decode_chunks(codes):
+                block = self._audible(self.frontend.denormalize(mel[0, :, :left]))
+                left -= block.shape[-1]
+                if block.shape[-1]:
+                    yield block.cpu().numpy()
+
+        for block in self.vocoder.stream(mels(), num_samples):
+            yield np.clip(block, -1.0, 1.0)
 
     def check_fingerprint(self, codes: Codes, where: str) -> None:
         """Refuse codes that another checkpoint made.
@@ -263,6 +283,20 @@ class Codec:
             for chunk in plan(total, self._chunk(reach.decoder_halo, total), reach.decoder_halo or 0):
                 mel = self.model.decode(codes[..., chunk.read_start : chunk.read_stop])
                 yield mel[..., chunk.kept.start * reach.stride : chunk.kept.stop * reach.stride]
+
+    def _length(self, codes: Tensor, num_samples: int | None) -> int:
+        """S: as given, else the most that reflects nothing: (4 N - 1) * 256."""
+        if num_samples is None:
+            return (codes.shape[-1] * self.model.reach.stride - 1) * self.frontend.hop_length
+        if num_samples < 1 or self.num_codes(num_samples) != codes.shape[-1]:
+            raise MelcodecError(
+                f"{codes.shape[-1]} codes do not stand for {num_samples} samples, which have {self.num_codes(num_samples)}"
+            )
+        return num_samples
+
+    def _audible(self, mel: Tensor) -> Tensor:
+        """Natural mel (..., M, T), no louder than sound can be: an untrained decoder's exp() may be infinite."""
+        return torch.minimum(mel, self.frontend.loudest[:, None])
 
     def _chunk(self, halo: int | None, length: int) -> int:
         return self.chunk_codes if halo is not None else max(1, length)

@@ -26,7 +26,7 @@ DPI = 150
 KILOHERTZ_TICKS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 MEL_MAP, DIFFERENCE_MAP, CODE_MAP = "magma", "RdBu_r", "viridis"  # colour-blind safe; the first and last hold in grey
 NAME: dict[str, Any] = {"loc": "left", "fontsize": 9}
-CODE_FONT = 5.0  # points; codes are written into their cells when they fit at this size
+CODE_FONT = 4.5  # points; codes are written into their cells when they fit at this size
 GOLDEN_RATIO = 0.618_034
 # what would otherwise put the date into the file
 FORMATS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}}
@@ -101,11 +101,11 @@ def plot_roundtrip(
     third.set_title("Difference (reconstruction \N{MINUS SIGN} original)", **NAME)
     for axes in (first, second, third):
         _label_bands(axes, original.shape[0], f_min, f_max)
+    third.set_xlim(-0.5 * frame, (num_frames - 0.5) * frame)
     if codes is not None:
         # labels and colour bar take about a fifth of the width; 72 points are an inch
         cell = 72 * 0.8 * figure.get_figwidth() / codes.shape[1]
         _draw_codes(rows[1], codes, reconstruction.shape[1] // codes.shape[1] * frame, -0.5 * frame, cell)
-    third.set_xlim(-0.5 * frame, (num_frames - 0.5) * frame)
     _label_time(third, figure)
     _add_bar(figure, image, [first, second], "Power (dB)")
     _add_bar(figure, error, [third], "Difference (dB)", extend="both")
@@ -157,7 +157,7 @@ def _draw_mel(axes: Axes, decibels: np.ndarray, frame: float, **colours: Any) ->
 
 
 def _draw_codes(axes: Axes, codes: np.ndarray, code: float, start: float, cell: float) -> None:
-    """Draw codes (Q, N) as a strip of cells, with the numbers of a single codebook where they fit.
+    """Draw codes (Q, N) as a strip of cells, with the numbers of a single codebook where they fit on the time axis.
 
     Args:
         axes: where.
@@ -174,12 +174,16 @@ def _draw_codes(axes: Axes, codes: np.ndarray, code: float, start: float, cell: 
     axes.set_yticks([])
     axes.tick_params(axis="x", bottom=False)
     axes.set_title("Codes", **NAME)
-    if num_books > 1 or cell < CODE_FONT * 1.1:
+    if num_books > 1:
         return
+    end = axes.get_xlim()[1]
     for index, (value, shade) in enumerate(zip(codes[0].tolist(), shades[0].tolist(), strict=True)):
-        at = (start + (index + 0.5) * code, 0)
-        ink = "black" if shade > 0.55 else "white"
-        axes.annotate(str(value), at, size=min(8, cell / 1.2), color=ink, rotation=90, ha="center", va="center", clip_on=True)
+        left = start + index * code
+        right = min(left + code, end)  # the last code may reach beyond the sound
+        size = min(8.0, (right - left) / code * cell / 1.2)
+        if size >= CODE_FONT:
+            ink = "black" if shade > 0.55 else "white"
+            axes.text((left + right) / 2, 0, str(value), size=size, color=ink, rotation=90, ha="center", va="center")
 
 
 def _label_bands(axes: Axes, num_bands: int, f_min: float, f_max: float) -> None:
@@ -194,8 +198,8 @@ def _label_bands(axes: Axes, num_bands: int, f_min: float, f_max: float) -> None
 def _label_time(axes: Axes, figure: Figure) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    # a label of six characters takes most of an inch
-    axes.xaxis.set_major_locator(MaxNLocator(int(figure.get_figwidth() * 0.9)))
+    # more labels than that would touch
+    axes.xaxis.set_major_locator(MaxNLocator(int(figure.get_figwidth() * 1.2), steps=[1, 2, 5, 10]))
     axes.set_xlabel("Time (s)")
 
 

@@ -7,10 +7,11 @@ XTTS, channels are averaged, then the wave is resampled, then clipped. Loudness 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,15 @@ from melcodec.files import written_aside
 STDIN = "-"
 SUFFIXES = frozenset(".wav .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .caf .w64 .rf64 .snd".split())
 PYAV_SUFFIXES = frozenset(".m4a .aac .mp4 .m4b .webm .wma .mka .mkv .amr .ac3".split())
+WRITERS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
 READ_FRAMES = 1 << 18  # per block, at the source rate
 MIN_RATE, MAX_RATE = 4_000, 192_000  # Hz
 MAX_CHANNELS = 8
 UNKNOWN_LENGTH = 1 << 62  # libsndfile reports such a number for streamed files
-EXACT_LENGTH_FORMATS = ("FLAC", "WAV", "WAVEX", "AIFF", "W64", "RF64", "CAF")
+# libsndfile shortens truncated files to what is there; what the header of a wav, aiff or au file said stays in its log
+PROMISED_BYTES = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+SLOPPY_BYTES = 1024  # some programs count their own header as sound
+STREAMED_BYTES = 0x7FFF_0000  # programs that write to a pipe promise as much as the field holds
 
 Source = str | Path
 
@@ -67,7 +72,11 @@ def find_audio(folder: Path) -> list[Path]:
 
 def _is_loop(root: Path, name: str) -> bool:
     child = root / name
-    return child.is_symlink() and root.resolve().is_relative_to(child.resolve())
+    if not child.is_symlink():
+        return False
+    target = child.resolve()
+    # the second: folders that link to each other
+    return root.resolve().is_relative_to(target) or any(parent.resolve() == target for parent in root.parents)
 
 
 def probe(source: Source) -> AudioInfo:
@@ -87,7 +96,11 @@ def open_blocks(source: Source, sample_rate: int) -> Iterator[tuple[AudioInfo, I
     Memory stays bounded whatever the file's length. Reading the stream raises what ``read_blocks`` raises.
     """
     with _open(source) as file:
-        blocks = resample_blocks(_checked_mono(file), file.info.sample_rate, sample_rate)
+        _check_header(file.info)
+        try:
+            blocks = resample_blocks(_checked_mono(file), file.info.sample_rate, sample_rate)
+        except MelcodecError as error:
+            raise MelcodecError(f"{file.info.path}: {error.message}", error.hint) from None
         yield file.info, (np.clip(block, -1.0, 1.0) for block in blocks)
 
 
@@ -108,20 +121,26 @@ def load(source: Source, sample_rate: int) -> np.ndarray:
 
 
 def save(path: Path, wav: np.ndarray, sample_rate: int, overwrite: bool = True) -> None:
-    """Write (S,) float32 to ``path``, clipped to [-1, 1]; 16-bit for wav and flac. The suffix picks the format.
+    """Write (S,) float32 to ``path``; see ``save_blocks``."""
+    save_blocks(path, [wav], sample_rate, overwrite)
+
+
+def save_blocks(path: Path, blocks: Iterable[np.ndarray], sample_rate: int, overwrite: bool = True) -> None:
+    """Write float32 blocks (n,) to ``path``, clipped to [-1, 1]; 16-bit for wav and flac. The suffix picks the format.
 
     Raises:
         MelcodecError: a suffix that is not sound, or ``path`` cannot be written.
     """
     import soundfile
 
-    kinds = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
-    if path.suffix.lower() not in kinds:
-        raise MelcodecError(f"{path}: cannot write '{path.suffix}' sound", f"use one of {', '.join(kinds)}")
-    container, subtype = kinds[path.suffix.lower()]
+    if path.suffix.lower() not in WRITERS:
+        raise MelcodecError(f"{path}: cannot write '{path.suffix}' sound", f"use one of {', '.join(WRITERS)}")
+    container, subtype = WRITERS[path.suffix.lower()]
     with written_aside(path, overwrite) as aside:
         try:
-            soundfile.write(aside, np.clip(wav, -1.0, 1.0), sample_rate, format=container, subtype=subtype)
+            with soundfile.SoundFile(aside, "w", sample_rate, 1, subtype, format=container) as file:
+                for block in blocks:
+                    file.write(np.clip(block, -1.0, 1.0))
         except soundfile.LibsndfileError as error:
             raise MelcodecError(f"{path}: cannot be written ({error.error_string})", "is the disk full?") from None
 
@@ -138,13 +157,14 @@ class _OpenAudio:
 def _open(source: Source) -> Iterator[_OpenAudio]:
     name = str(source)
     if name == STDIN:
-        with tempfile.TemporaryFile() as spool:  # on disk: soundfile must seek, and the input may be hours long
-            shutil.copyfileobj(sys.stdin.buffer, spool)
-            spool.seek(0)
-            with _soundfile(spool, "standard input") as file:
-                yield file
+        with _spooled(sys.stdin.buffer, "standard input") as file:
+            yield file
         return
     path = Path(source)
+    if path.is_fifo():  # what a shell's <(command) is
+        with open(path, "rb") as pipe, _spooled(pipe, name) as file:
+            yield file
+        return
     if not path.exists():
         raise MelcodecError(f"{path}: no such file")
     if path.is_dir():
@@ -154,6 +174,17 @@ def _open(source: Source) -> Iterator[_OpenAudio]:
     opener = _pyav if path.suffix.lower() in PYAV_SUFFIXES else _soundfile
     with opener(path, name) as file:
         yield file
+
+
+@contextmanager
+def _spooled(stream: IO[bytes], name: str) -> Iterator[_OpenAudio]:
+    with tempfile.TemporaryFile() as spool:  # on disk: soundfile must seek, and the input may be hours long
+        shutil.copyfileobj(stream, spool)
+        if spool.tell() == 0:
+            raise MelcodecError(f"{name}: is empty")
+        spool.seek(0)
+        with _soundfile(spool, name) as file:
+            yield file
 
 
 @contextmanager
@@ -174,13 +205,16 @@ def _soundfile(file: Path | IO[bytes], name: str) -> Iterator[_OpenAudio]:
 
         def blocks() -> Iterator[np.ndarray]:
             decoded = 0
+            for promised, there in PROMISED_BYTES.findall(handle.extra_info):
+                if int(there) + SLOPPY_BYTES < int(promised) < STREAMED_BYTES:
+                    raise MelcodecError(f"{name}: truncated: the header promises {promised} bytes of sound, {there} are there")
             try:
                 while len(block := handle.read(READ_FRAMES, dtype="float32", always_2d=True)):
                     decoded += len(block)
                     yield block
             except soundfile.LibsndfileError as error:
                 raise MelcodecError(f"{name}: damaged after {decoded / info.sample_rate:.2f} s ({error.error_string})") from None
-            if length is not None and decoded < length and info.format in EXACT_LENGTH_FORMATS:
+            if length is not None and decoded < length and info.format == "FLAC":  # others only estimate
                 raise MelcodecError(f"{name}: truncated: the header promises {length} samples, {decoded} are there")
 
         yield _OpenAudio(info, blocks())
@@ -217,13 +251,16 @@ def _pyav(path: Path, name: str) -> Iterator[_OpenAudio]:
         yield _OpenAudio(info, blocks())
 
 
-def _checked_mono(file: _OpenAudio) -> Iterator[np.ndarray]:
-    """Blocks (n,) float32: the mean over channels, or MelcodecError for what must not become codes."""
-    info = file.info
+def _check_header(info: AudioInfo) -> None:
     if not MIN_RATE <= info.sample_rate <= MAX_RATE:
         raise MelcodecError(f"{info.path}: a sample rate of {info.sample_rate} Hz is outside {MIN_RATE} .. {MAX_RATE}")
     if info.channels > MAX_CHANNELS:
         raise MelcodecError(f"{info.path}: {info.channels} channels; at most {MAX_CHANNELS} are mixed down")
+
+
+def _checked_mono(file: _OpenAudio) -> Iterator[np.ndarray]:
+    """Blocks (n,) float32: the mean over channels, or MelcodecError for what must not become codes."""
+    info = file.info
     position = 0
     for block in file.blocks:
         mono = block[:, 0] if info.channels == 1 else block.mean(axis=1, dtype=np.float32)

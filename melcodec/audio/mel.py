@@ -58,6 +58,11 @@ class MelFrontend(nn.Module):
         """Reflection needs more samples than half a window: 513 for XTTS."""
         return self.n_fft // 2 + 1
 
+    @property
+    def loudest(self) -> Tensor:
+        """(M,) natural log-mel that no wave in [-1, 1] exceeds: every sample in phase at full scale."""
+        return torch.log(self.filters.sum(0) * self.window.sum() ** 2)
+
     def num_frames(self, num_samples: int) -> int:
         """T = S // hop + 1."""
         return num_samples // self.hop_length + 1

@@ -32,14 +32,10 @@ def resample_blocks(blocks: Iterable[np.ndarray], source_rate: int, target_rate:
         float32 (m,) arrays, ceil(target_rate * samples / source_rate) samples in total.
 
     Raises:
-        MelcodecError: the two rates have so small a common divisor that the filter would not fit in memory.
+        MelcodecError: at once, when the rates have so small a common divisor that the filter would not fit in memory.
     """
     if source_rate == target_rate:
-        yield from blocks
-        return
-    import torch
-    from torchaudio.functional import resample
-
+        return iter(blocks)
     divisor = math.gcd(source_rate, target_rate)
     orig, new = source_rate // divisor, target_rate // divisor
     width = math.ceil(LOWPASS_FILTER_WIDTH * orig / (min(orig, new) * ROLLOFF))
@@ -48,6 +44,13 @@ def resample_blocks(blocks: Iterable[np.ndarray], source_rate: int, target_rate:
             f"a sample rate of {source_rate} Hz has no simple ratio to {target_rate} Hz",
             f"convert the file to {target_rate} Hz with an audio editor first",
         )
+    return _resampled(blocks, orig, new, width)
+
+
+def _resampled(blocks: Iterable[np.ndarray], orig: int, new: int, width: int) -> Iterator[np.ndarray]:
+    import torch
+    from torchaudio.functional import resample
+
     for chunk, samples in windows(blocks, max(1, BLOCK_SAMPLES // orig), width, orig):
         out = resample(torch.from_numpy(np.ascontiguousarray(samples)), orig, new).numpy()
         yield out[chunk.kept.start * new : chunk.kept.stop * new]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +13,8 @@ from melcodec.cli._batch import Tally
 from melcodec.cli._console import progress, say
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from melcodec.codec import Codec
     from melcodec.formats.codes import Codes
 
@@ -100,11 +102,18 @@ def write_mel(codec: Codec, codes: Codes, num_samples: int | None, target: Path,
 
 def write_sound(codec: Codec, codes: Codes, num_samples: int | None, target: Path, normalized: bool) -> str:
     """Write the sound; say its length."""
-    from melcodec.audio.io import save
+    from melcodec.audio.io import save_blocks
 
-    wav = codec.decode(codes.codes, num_samples)[0].cpu().numpy()
-    save(target, wav, codec.sample_rate)
-    return f"{len(wav) / codec.sample_rate:.2f} s at {codec.sample_rate} Hz"
+    written = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal written
+        for block in codec.decode_stream(codes.codes, num_samples):
+            written += len(block)
+            yield block
+
+    save_blocks(target, counted(), codec.sample_rate)
+    return f"{written / codec.sample_rate:.2f} s at {codec.sample_rate} Hz"
 
 
 def write_picture(codec: Codec, codes: Codes, num_samples: int | None, target: Path, normalized: bool) -> str:

@@ -99,7 +99,5 @@ class Reporter:
             return
         self.said = now
         left = (now - self.started) / max(1, step - self.first) * (self.steps - step)
-        speed = f"{values['audio_per_second']:.0f}x real time"
-        say(
-            f"step {step}/{self.steps}: loss {values['loss']:.4f}, revived {values['revived']:.0f}, {speed}, {left / 60:.0f} min left"
-        )
+        words = f"loss {values['loss']:.4f}, revived {values['revived']:.0f}, {values['audio_per_second']:.0f}x real time"
+        say(f"step {step}/{self.steps}: {words}, {left / 60:.0f} min left")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,8 @@ def _load(path: Path) -> Any:
     if path.is_dir():
         raise MelcodecError(f"{path}: is a folder, not a file")
     try:
-        return np.load(path, allow_pickle=False)
+        # from memory: numpy leaves a file open when it turns out not to be a zip
+        return np.load(BytesIO(path.read_bytes()), allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from None
     except OSError as error:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,8 +47,8 @@ class Checkpoint:
     @property
     def fingerprint(self) -> str:
         """12 hex digits of SHA-256 over the mel settings, the norms, the encoder and the codebook."""
-        settings = {"mel": self.config.mel.model_dump(), "norms": self.mel_norms}
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(self.config.mel.model_dump(), sort_keys=True).encode())
+        digest.update(np.asarray(self.mel_norms, np.float32).tobytes())  # equal however many digits they were written with
         for key in sorted(self.tensors):
             if key.startswith("encoder.") or key == "codebook.embed":
                 digest.update(key.encode())

@@ -49,18 +49,19 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
             if length > MAX_HEADER_BYTES:
                 raise ValueError("no header")
             entries: dict[str, Any] = json.loads(file.read(length))
-        metadata: dict[str, str] = entries.pop("__metadata__", {})
+        metadata: dict[str, str] = entries.pop("__metadata__", None) or {}
+        meta: dict[str, Any] = json.loads(metadata.get(METADATA_KEY, "{}"))
+        version = int(meta.get("format", 0))
     except OSError as error:
         raise MelcodecError(f"{path}: {error.strerror or error}") from None
     except (ValueError, AttributeError, TypeError, struct.error):
         raise MelcodecError(f"{path}: not a safetensors file") from None
-    if METADATA_KEY not in metadata:
+    if not meta:
         raise MelcodecError(
             f"{path}: a safetensors file, but not one that melcodec wrote", "XTTS weights come in with melcodec import-xtts"
         )
-    meta: dict[str, Any] = json.loads(metadata[METADATA_KEY])
-    if meta["format"] > FORMAT_VERSION:
-        raise MelcodecError(f"{path}: written by a newer melcodec (format {meta['format']})", "pip install --upgrade melcodec")
+    if version > FORMAT_VERSION:
+        raise MelcodecError(f"{path}: written by a newer melcodec (format {version})", "pip install --upgrade melcodec")
     return meta, entries
 
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from melcodec.audio.stats import checked_norms, load_mel_norms, save_mel_norms
 from melcodec.config import MelConfig, ModelConfig, load_preset, parse, xtts_mel_norms
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
@@ -75,7 +76,7 @@ def import_xtts(path: Path, mel_stats: Path | None = None) -> ImportReport:
 
     Args:
         path: a ``torch.save`` file.
-        mel_stats: a ``torch.save`` file of one tensor (80,); None takes the norms inside ``path``, else those of XTTS.
+        mel_stats: norms (80,), see ``audio.stats``; None takes the norms inside ``path``, else those of XTTS.
 
     Raises:
         MelcodecError: needs pickle, is no torch file, or a tensor is missing, unknown, misshapen or not finite.
@@ -118,8 +119,9 @@ def export_xtts(checkpoint: Checkpoint, folder: Path, overwrite: bool = False) -
         raise MelcodecError("the checkpoint's mel settings are not those of XTTS, which cannot be changed there")
     if backbone.num_blocks == 0:
         raise MelcodecError("a model without residual blocks has no counterpart in Coqui's DiscreteVAE")
-    notes = []
-    if checkpoint.config != load_preset("xtts").model:
+    notes, xtts = [], load_preset("xtts").model
+    same_codebook = (quantizer.dim, quantizer.codebook_size) == (xtts.quantizer.dim, xtts.quantizer.codebook_size)
+    if backbone != xtts.backbone or not same_codebook:
         notes.append(
             f"not the size of XTTS v2: build DiscreteVAE with hidden_dim={backbone.hidden}, codebook_dim={quantizer.dim}, "
             f"num_tokens={quantizer.codebook_size}, num_resnet_blocks={backbone.num_blocks}"
@@ -127,13 +129,11 @@ def export_xtts(checkpoint: Checkpoint, folder: Path, overwrite: bool = False) -
     if not set(EMA_BUFFERS) <= checkpoint.tensors.keys():
         notes.append("the checkpoint has no moving averages; rebuilt ones are written, every code counting once")
     state = {**unused_buffers(quantizer.codebook_size), **checkpoint.build().state_dict()}
-    mel_stats = torch.tensor(checkpoint.mel_norms, dtype=torch.float32)
-    with (
-        written_aside(folder / DVAE_FILE, overwrite) as dvae_aside,
-        written_aside(folder / MEL_STATS_FILE, overwrite) as mel_aside,
-    ):
-        dvae_aside.write_bytes(_torch_bytes(state))
-        mel_aside.write_bytes(_torch_bytes(mel_stats))
+    content = io.BytesIO()
+    torch.save(state, content)  # to memory: a path's name would become part of the file
+    with written_aside(folder / DVAE_FILE, overwrite) as aside:
+        aside.write_bytes(content.getvalue())
+        save_mel_norms(folder / MEL_STATS_FILE, checkpoint.mel_norms, overwrite)  # inside: both or neither
     return tuple(notes)
 
 
@@ -144,14 +144,6 @@ def unused_buffers(codebook_size: int) -> dict[str, Tensor]:
         "discrete_loss.accumulator_filled": torch.zeros(1, dtype=torch.int64),
         "discrete_loss.accumulator": torch.zeros(ACCUMULATOR_STEPS, codebook_size),
     }
-
-
-def read_mel_stats(path: Path) -> tuple[float, ...]:
-    """The norms (80,) in ``path``; MelcodecError unless it holds exactly such a tensor, finite and without zeros."""
-    content = _torch_load(path)
-    if not isinstance(content, Tensor):
-        raise MelcodecError(f"{path}: holds no mel statistics", "mel_stats.pth of XTTS is one tensor of 80 numbers")
-    return _checked_norms(content, f"{path}")
 
 
 def _torch_load(path: Path) -> Any:
@@ -260,33 +252,15 @@ def _checked(tensors: dict[str, Any], config: ModelConfig, path: Path) -> dict[s
 def _mel_norms(found: dict[str, Any], path: Path, mel_stats: Path | None) -> tuple[tuple[float, ...], str]:
     """The norms to use, and where they come from: the file ``mel_stats``, else ``found``, else XTTS."""
     if mel_stats is not None:
-        return read_mel_stats(mel_stats), f"mel norms from {mel_stats.name}"
+        return load_mel_norms(mel_stats), f"mel norms from {mel_stats.name}"
     for name in MEL_KEYS:
         for key, value in found.items():
-            if key != name and not key.endswith(f".{name}"):
+            if not isinstance(value, Tensor) or (key != name and not key.endswith(f".{name}")):
                 continue
-            if isinstance(value, Tensor) and bool((value == 1).all()):
+            if bool((value == 1).all()):
                 continue  # Xtts starts with ones, and trainers that were given no norms save them so
-            return _checked_norms(value, f"{path}: '{key}'"), f"mel norms from its key '{key}'"
+            return checked_norms(value.detach().float(), f"{path}: '{key}'"), f"mel norms from its key '{key}'"
     return xtts_mel_norms(), "mel norms of XTTS: none were given and the file has none"
-
-
-def _checked_norms(norms: Any, where: str) -> tuple[float, ...]:
-    """``norms`` (80,) as the shortest decimals that are these float32 values, as the configuration holds them."""
-    expected = (MelConfig().n_mels,)
-    if not isinstance(norms, Tensor) or norms.shape != expected:
-        raise MelcodecError(f"{where}: mel norms of shape {tuple(getattr(norms, 'shape', ()))}, not {expected}")
-    floats = norms.detach().float()
-    if not floats.isfinite().all() or not floats.all():
-        raise MelcodecError(f"{where}: mel norms with zeros, NaN or infinity", "the mel spectrogram is divided by them")
-    return tuple(float(str(value)) for value in floats.numpy())
-
-
-def _torch_bytes(content: Any) -> bytes:
-    """``content`` as torch.save writes it; in memory, because a path's name would become part of the file."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
 
 
 def _sha256(path: Path) -> str:

@@ -5,6 +5,7 @@ Both compare sample by sample, so the output must not be shifted against the ref
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import warnings
@@ -22,7 +23,7 @@ def stoi(reference: np.ndarray, output: np.ndarray, rate: int) -> float:
     """Short-time objective intelligibility (Taal et al. 2011) of two waves (S,), at most 1; ``rate`` in Hz.
 
     Raises:
-        MelcodecError: unequal lengths, under about 0.4 s of speech, or pystoi is not installed.
+        MelcodecError: unequal lengths, a silent reference, under about 0.4 s of speech, or pystoi is not installed.
     """
     pystoi = _optional("pystoi")
     _check(reference, output)
@@ -40,7 +41,7 @@ def pesq_wb(reference: np.ndarray, output: np.ndarray, rate: int) -> float:
     Over 20 s it is the mean over equal parts of at most 20 s, leaving out parts without speech.
 
     Raises:
-        MelcodecError: unequal lengths, under 0.25 s, no speech, or pesq is not installed.
+        MelcodecError: unequal lengths, no speech in the reference, under 0.25 s, or pesq is not installed.
     """
     pesq = _optional("pesq")
     _check(reference, output)
@@ -48,12 +49,9 @@ def pesq_wb(reference: np.ndarray, output: np.ndarray, rate: int) -> float:
     pairs = zip(*(np.array_split(_resample(wav, rate), parts) for wav in (reference, output)), strict=True)
     scores = []
     for clean, degraded in pairs:
-        try:
-            scores.append(float(pesq.pesq(PESQ_RATE, clean, degraded, "wb")))
-        except pesq.NoUtterancesError:
-            continue
-        except pesq.BufferTooShortError:
-            break
+        if clean.any():
+            with contextlib.suppress(pesq.NoUtterancesError, pesq.BufferTooShortError):
+                scores.append(float(pesq.pesq(PESQ_RATE, clean, degraded, "wb")))
     if not scores:
         raise MelcodecError("PESQ needs at least 0.25 s with speech in it")
     return sum(scores) / len(scores)
@@ -69,6 +67,8 @@ def _optional(package: str) -> Any:
 def _check(reference: np.ndarray, output: np.ndarray) -> None:
     if reference.ndim != 1 or reference.shape != output.shape:
         raise MelcodecError(f"cannot compare sounds of shape {reference.shape} and {output.shape}", "crop them to one length")
+    if not reference.any():
+        raise MelcodecError("the reference is silent: there is no speech to score")
 
 
 def _resample(wav: np.ndarray, rate: int) -> np.ndarray:

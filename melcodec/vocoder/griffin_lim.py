@@ -69,6 +69,10 @@ class GriffinLim:
         for piece in self._pieces(batch_of_one(), num_samples):
             yield piece[0].cpu().numpy()
 
+    def magnitude(self, mel: Tensor) -> Tensor:
+        """mel (B, M, T) natural -> linear magnitude (B, F, T)."""
+        return invert_mel(mel, self.frontend.filters, self.frontend.floor, self.nmf_iterations).sqrt()
+
     def _check(self, num_frames: int, num_samples: int) -> None:
         if num_samples < 1 or num_frames != self.frontend.num_frames(num_samples):
             hop = self.frontend.hop_length
@@ -102,7 +106,7 @@ class GriffinLim:
 
     def _synthesize(self, mel: Tensor, num_samples: int, generator: torch.Generator, head: Tensor | None) -> Tensor:
         """mel (B, M, T) -> wav (B, num_samples) that continues from ``head`` (B, n)."""
-        magnitude = invert_mel(mel, self.frontend.filters, self.frontend.floor, self.nmf_iterations).sqrt()
+        magnitude = self.magnitude(mel)
         # frames first, on the CPU: the same phases for every length, batch and device
         angles = 2 * math.pi * torch.rand(mel.shape[-1], magnitude.shape[1], generator=generator).T.to(magnitude)
         phases = torch.polar(torch.ones_like(angles), angles).expand_as(magnitude)

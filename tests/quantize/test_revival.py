@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from melcodec.quantize.ema import EMACodebook
+from melcodec.quantize.revival import revive_from_batch
+
+
+@pytest.fixture
+def collapsed() -> EMACodebook:
+    """Sixteen codes of width 3, of which the first four are in use and the others were never near any latent."""
+    torch.manual_seed(0)
+    codebook = EMACodebook(3, 16).train()
+    codewords = torch.cat([torch.randn(4, 3), 100 + torch.randn(12, 3)])
+    codebook.assign(torch.arange(16), codewords, 1.0)
+    codebook.cluster_size[4:] = 0.01
+    codebook.embed_avg[:, 4:] = codewords[4:].T * 0.01
+    return codebook
+
+
+def batch() -> torch.Tensor:
+    return torch.randn(4, 3, 25, generator=torch.Generator().manual_seed(1))
+
+
+def revive(codebook, latents, below=0.1, seed=0) -> int:
+    return revive_from_batch(codebook, latents, below, torch.Generator().manual_seed(seed))
+
+
+def test_dead_codes_become_latents_of_the_batch(collapsed):
+    latents = batch()
+    alive = collapsed.embed[:, :4].clone()
+    mean = collapsed.cluster_size.mean()
+    assert revive(collapsed, latents) == 12
+    assert torch.equal(collapsed.embed[:, :4], alive)
+    vectors = latents.transpose(1, 2).reshape(-1, 3)
+    assert torch.cdist(collapsed.embed[:, 4:].T, vectors).min(dim=1).values.max() < 1e-6
+    assert len(torch.unique(collapsed.embed.T, dim=0)) == 16  # no latent is taken twice
+    assert torch.equal(collapsed.cluster_size[4:], mean.expand(12))
+    torch.testing.assert_close(collapsed.embed_avg[:, 4:], collapsed.embed[:, 4:] * mean)
+
+
+def test_revived_codes_survive_the_next_update_and_are_used(collapsed):
+    latents = batch()
+    collapsed(latents)
+    revive(collapsed, latents)
+    revived = collapsed.embed.clone()
+    assert len(collapsed(latents).codes.unique()) > 12
+    assert torch.linalg.vector_norm(collapsed.embed - revived, dim=0).max() < 0.2
+    assert len(collapsed(latents).codes.unique()) > 12
+
+
+def test_forgetting_the_averages_would_undo_it(collapsed):
+    """The bug that this module must not have; it shows that the test above can fail."""
+    latents = batch()
+    collapsed(latents)
+    averages = collapsed.embed_avg.clone()
+    revive(collapsed, latents)
+    collapsed.embed_avg.copy_(averages)
+    collapsed(latents)
+    assert len(collapsed(latents).codes.unique()) < 8
+
+
+def test_below_decides_what_is_dead(collapsed):
+    mean = collapsed.cluster_size.mean().item()
+    assert revive(collapsed, batch(), below=0.0) == 0
+    assert revive(collapsed, batch(), below=0.99 * 0.01 / mean) == 0
+    assert revive(collapsed, batch(), below=1.01 * 0.01 / mean) == 12
+
+
+def test_nothing_to_do_changes_nothing(collapsed):
+    before = {name: value.clone() for name, value in collapsed.state_dict().items()}
+    assert revive(collapsed, batch(), below=0.0) == 0
+    assert all(torch.equal(value, before[name]) for name, value in collapsed.state_dict().items())
+
+
+def test_a_batch_with_fewer_latents_than_dead_codes(collapsed):
+    assert revive(collapsed, batch()[:1, :, :5]) == 5
+
+
+def test_the_generator_decides(collapsed):
+    start = {name: value.clone() for name, value in collapsed.state_dict().items()}
+    results = []
+    for seed in (0, 0, 1):
+        collapsed.load_state_dict(start)
+        revive(collapsed, batch(), seed=seed)
+        results.append(collapsed.embed.clone())
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_latents_of_a_bfloat16_pass(collapsed):
+    assert revive(collapsed, batch().to(torch.bfloat16).requires_grad_()) == 12
+    assert collapsed.embed.dtype == torch.float32

@@ -1,0 +1,367 @@
+"""The loop: it learns, obeys every setting, stops when asked, and a killed run ends as one that was never killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import BaseModel
+
+from melcodec.audio.io import find_audio
+from melcodec.audio.mel import build_frontend
+from melcodec.config import RunConfig, TrainConfig, load_preset, with_overrides, xtts_mel_norms
+from melcodec.errors import MelcodecError
+from melcodec.formats.checkpoint import load_checkpoint
+from melcodec.formats.container import read_container
+from melcodec.metrics.codes import code_usage
+from melcodec.metrics.spectral import log_mel_l1
+from melcodec.training.cache import cache_mels
+from melcodec.training.logs import RunLog
+from melcodec.training.loop import BEST, LAST, STATE, Corpus, Hooks, Trainer, wants_bfloat16
+from melcodec.training.state import KIND, TrainState
+
+CPU = torch.device("cpu")
+SHORT = [
+    *("train.steps=6", "train.log_every=2", "train.valid_every=3", "train.save_every=4"),
+    *("train.precision=float32", "train.optimizer.warmup_steps=2", "train.data.batch_size=4", "train.data.crop_frames=32"),
+]
+TIMES = ("time", "audio_per_second")  # what a repeated run cannot repeat
+
+
+@pytest.fixture(scope="module")
+def corpus(speech_folder) -> Corpus:
+    paths, mel = find_audio(speech_folder), RunConfig().model.mel
+    return Corpus(cache_mels(paths, mel, 1), cache_mels(paths[:2], mel, 1))
+
+
+def tiny(*assignments: str) -> RunConfig:
+    return with_overrides(load_preset("tiny"), [*SHORT, *assignments])
+
+
+def train(folder: Path, corpus: Corpus, *assignments: str, hooks: Hooks | None = None) -> TrainState:
+    config = tiny(*assignments)
+    frontend = build_frontend(config.model.mel, xtts_mel_norms())
+    return Trainer(config, corpus, frontend, folder, CPU, hooks or Hooks()).run()
+
+
+def metrics(folder: Path, kind: str | None = None) -> list[dict]:
+    """The lines of metrics.jsonl without what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines if kind in (None, line["kind"])]
+
+
+def weights(state: TrainState) -> dict[str, torch.Tensor]:
+    return state.model.state_dict()
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def baseline(corpus, tmp_path_factory) -> tuple[TrainState, Path]:
+    """An undisturbed short run."""
+    folder = tmp_path_factory.mktemp("baseline")
+    return train(folder, corpus), folder
+
+
+def test_a_tiny_run_learns_and_keeps_its_codes_alive(corpus, tmp_path):
+    state = train(tmp_path, corpus, "train.steps=100", "train.log_every=10", "train.valid_every=50", "train.data.batch_size=8")
+    first, *_, last = metrics(tmp_path, "train")
+    assert last["step"] == state.step == 100
+    assert last["loss"] < 0.7 * first["loss"]
+    assert last["reconstruction"] < 0.7 * first["reconstruction"]
+    halfway, end = metrics(tmp_path, "valid")
+    assert end["log_mel_l1"] < halfway["log_mel_l1"]
+    assert end["codes_used"] > 20  # of 64, over 75 codes of validation speech
+
+
+def test_what_a_run_leaves(baseline):
+    state, folder = baseline
+    assert state.step == 6
+    assert {path.name for path in folder.iterdir()} == {STATE, BEST, LAST, "metrics.jsonl", "tensorboard"}
+    lines = metrics(folder)
+    assert [(line["kind"], line["step"]) for line in lines] == [
+        ("train", 2), ("valid", 3), ("train", 4), ("train", 6), ("valid", 6),
+    ]  # fmt: skip
+    assert lines[0].keys() == {"kind", "step", "loss", "reconstruction", "commitment", "grad_norm", "lr", "revived"}
+    assert lines[1].keys() == {"kind", "step", "log_mel_l1", "codes_used", "perplexity"}
+    last = load_checkpoint(folder / LAST)
+    assert same(last.tensors, weights(state))
+    assert last.config == tiny().model
+    assert last.mel_norms == pytest.approx(xtts_mel_norms())
+    assert last.provenance["steps"] == 6
+    assert last.provenance["train"] == tiny().train.model_dump(mode="json")
+
+
+def test_validation_is_that_of_the_best_checkpoint(baseline, corpus):
+    state, folder = baseline
+    valid = metrics(folder, "valid")
+    assert state.best == min(line["log_mel_l1"] for line in valid)
+    model, frontend = load_checkpoint(folder / BEST).build(), build_frontend(tiny().model.mel, xtts_mel_norms())
+    errors, counts = [], np.zeros(64, np.int64)
+    for start, stop in zip(corpus.valid.starts[:-1], corpus.valid.starts[1:], strict=True):
+        mel = torch.tensor(corpus.valid.mels[start:stop].T, dtype=torch.float32)[None]
+        with torch.no_grad():
+            codes = model.encode(frontend.normalize(mel))
+            output = frontend.denormalize(model.decode(codes))[..., : stop - start]
+        errors.append(log_mel_l1(mel.numpy(), output.numpy()))
+        counts += np.bincount(codes.flatten(), minlength=64)
+    best = min(valid, key=lambda line: line["log_mel_l1"])
+    assert np.mean(errors) == pytest.approx(best["log_mel_l1"], rel=1e-6)
+    assert (best["codes_used"], best["perplexity"]) == (code_usage(counts).used, pytest.approx(code_usage(counts).perplexity))
+
+
+def test_the_best_checkpoint_is_not_the_last_one_when_it_gets_worse(corpus, tmp_path):
+    # learns, then is thrown off: the rate of a constant schedule is raised between two stops
+    train(tmp_path, corpus, "train.steps=30", "train.valid_every=30", "train.optimizer.lr=3e-3")
+    best = (tmp_path / BEST).read_bytes()
+    state = train(tmp_path, corpus, "train.steps=33", "train.valid_every=3", "train.optimizer.lr=3.0")
+    good, bad = metrics(tmp_path, "valid")
+    assert bad["log_mel_l1"] > good["log_mel_l1"] == state.best
+    assert (tmp_path / BEST).read_bytes() == best
+    assert load_checkpoint(tmp_path / LAST).provenance["steps"] == 33
+
+
+def test_without_validation_files_the_best_is_the_latest(corpus, tmp_path):
+    train(tmp_path, Corpus(corpus.train, None))
+    assert metrics(tmp_path, "valid") == []
+    assert (tmp_path / BEST).read_bytes() == (tmp_path / LAST).read_bytes()
+
+
+def test_metrics_are_means_over_their_steps(corpus, tmp_path):
+    train(tmp_path / "each", corpus, "train.log_every=1")
+    train(tmp_path / "three", corpus, "train.log_every=3")
+    each, three = metrics(tmp_path / "each", "train"), metrics(tmp_path / "three", "train")
+    assert (len(each), len(three)) == (6, 2)
+    for name in ("loss", "reconstruction", "commitment", "grad_norm", "lr"):
+        assert three[1][name] == pytest.approx(np.mean([line[name] for line in each[3:]]))
+    assert three[1]["revived"] == sum(line["revived"] for line in each[3:])
+    assert each[0]["loss"] == pytest.approx(each[0]["reconstruction"] + 0.25 * each[0]["commitment"])
+
+
+def test_the_ear_hears_every_metric_line(corpus, tmp_path):
+    heard = []
+    train(tmp_path, corpus, hooks=Hooks(report=lambda kind, step, values: heard.append({"kind": kind, "step": step, **values})))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert heard == [{name: value for name, value in line.items() if name != "time"} for line in lines]
+    assert all(line["audio_per_second"] > 0 for line in heard if line["kind"] == "train")
+
+
+def test_tensorboard_gets_the_same_scalars(baseline):
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    _, folder = baseline
+    (events,) = (folder / "tensorboard").iterdir()
+    found = {
+        (value.tag, event.step): value.tensor.float_val[0]
+        for event in EventFileLoader(str(events)).Load()
+        for value in event.summary.value
+        if value.tensor.float_val
+    }
+    for line in metrics(folder):
+        for name, value in line.items():
+            if name not in ("kind", "step"):
+                assert found[f"{line['kind']}/{name}", line["step"]] == pytest.approx(value, rel=1e-6)
+
+
+# Every training setting, and a value that must change the weights of a short run.
+CHANGES_WEIGHTS = {
+    "seed": "1",
+    "precision": "bfloat16",
+    "data.crop_frames": "64",
+    "data.batch_size": "5",
+    "data.gain_db": "6.0",
+    "codebook.start": "stock",
+    "codebook.kmeans_iterations": "1",
+    "codebook.revive": "none",
+    "codebook.revive_below": "0.95",
+    "optimizer.lr": "2e-3",
+    "optimizer.betas": "[0.5, 0.99]",
+    "optimizer.weight_decay": "0.5",
+    "optimizer.grad_clip": "0.01",
+    "optimizer.warmup_steps": "4",
+    "optimizer.schedule": "constant",
+    "optimizer.final_lr_fraction": "0.5",
+    "objective.reconstruction": "l1",
+    "objective.commitment_weight": "1.0",
+}
+# These are tested by name elsewhere: the rhythm below, the share in test_data, the processes in test_cache.
+TESTED_ELSEWHERE = {"steps", "valid_every", "save_every", "log_every", "data.valid_fraction", "data.num_workers"}
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
+    found = set()
+    for name, field in model.model_fields.items():
+        group = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        found |= leaves(field.annotation, f"{prefix}{name}.") if group else {prefix + name}
+    return found
+
+
+def test_every_training_setting_has_a_test():
+    assert leaves(TrainConfig) == set(CHANGES_WEIGHTS) | TESTED_ELSEWHERE
+
+
+# a codebook much larger than a batch, so that codes die within a few steps
+MANY_CODES = ("train.codebook.revive_below=0.5", "train.steps=4", "train.valid_every=4", "model.quantizer.decay=0.5")
+
+
+@pytest.fixture(scope="module")
+def plain(corpus, tmp_path_factory) -> dict[str, torch.Tensor]:
+    return weights(train(tmp_path_factory.mktemp("plain"), corpus, *MANY_CODES))
+
+
+def test_the_same_settings_give_the_same_weights(corpus, tmp_path, plain):
+    assert same(weights(train(tmp_path, corpus, *MANY_CODES)), plain)
+
+
+@pytest.mark.parametrize("key", CHANGES_WEIGHTS)
+def test_setting_is_not_ignored(corpus, tmp_path, plain, key):
+    state = train(tmp_path, corpus, *MANY_CODES, f"train.{key}={CHANGES_WEIGHTS[key]}")
+    assert not same(weights(state), plain)
+
+
+@pytest.mark.parametrize("steps", [3, 7])
+def test_rhythm_of_validating_saving_and_stopping(corpus, tmp_path, steps):
+    saved = []
+
+    def look() -> bool:
+        if (tmp_path / STATE).exists():
+            saved.append(read_container(tmp_path / STATE, KIND)[0]["step"])
+        return False
+
+    rhythm = (f"train.steps={steps}", "train.valid_every=2", "train.save_every=3", "train.log_every=1")
+    state = train(tmp_path, corpus, *rhythm, hooks=Hooks(should_stop=look))
+    assert state.step == steps
+    assert [line["step"] for line in metrics(tmp_path, "valid")] == [*range(2, steps, 2), steps]
+    assert [line["step"] for line in metrics(tmp_path, "train")] == list(range(1, steps + 1))
+    assert saved == [3 * (step // 3) for step in range(3, steps)]
+    assert read_container(tmp_path / STATE, KIND)[0]["step"] == steps
+
+
+def equal_runs(folder: Path, other: Path) -> None:
+    """Every byte of state and checkpoints, and every metric."""
+    for name in (STATE, BEST, LAST):
+        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
+    assert metrics(folder) == metrics(other)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 5])
+def test_a_run_that_is_stopped_again_and_again_equals_an_undisturbed_one(corpus, tmp_path, baseline, stride):
+    _, undisturbed = baseline
+    for expected in [*range(stride, 6, stride), 6]:
+        steps = iter(range(stride))
+        state = train(tmp_path, corpus, hooks=Hooks(should_stop=lambda steps=steps: next(steps, None) is None))
+        assert state.step == expected
+        assert load_checkpoint(tmp_path / LAST).provenance["steps"] == expected  # usable at every stop
+    equal_runs(tmp_path, undisturbed)
+
+
+def test_a_stop_before_the_first_step_saves_the_start(corpus, tmp_path, baseline):
+    assert train(tmp_path, corpus, hooks=Hooks(should_stop=lambda: True)).step == 0
+    train(tmp_path, corpus)
+    equal_runs(tmp_path, baseline[1])
+
+
+def test_a_finished_run_stays_as_it_is(corpus, tmp_path):
+    train(tmp_path, corpus)
+    before = {name: (tmp_path / name).read_bytes() for name in (STATE, BEST, LAST)}
+    lines = metrics(tmp_path)
+    train(tmp_path, corpus)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert metrics(tmp_path) == lines
+
+
+RUN = """
+import sys
+from pathlib import Path
+import torch
+from melcodec.audio.io import find_audio
+from melcodec.audio.mel import build_frontend
+from melcodec.config import load_preset, with_overrides, xtts_mel_norms
+from melcodec.training.cache import cache_mels
+from melcodec.training.loop import Corpus, Hooks, Trainer
+
+speech, folder, *assignments = sys.argv[1:]
+config = with_overrides(load_preset("tiny"), assignments)
+paths = find_audio(Path(speech))
+corpus = Corpus(cache_mels(paths, config.model.mel, 1), cache_mels(paths[:2], config.model.mel, 1))
+frontend = build_frontend(config.model.mel, xtts_mel_norms())
+
+def look():
+    print(trainer.state.step, flush=True)
+    return False
+
+trainer = Trainer(config, corpus, frontend, Path(folder), torch.device("cpu"), Hooks(should_stop=look))
+trainer.run()
+"""
+LONGER = [*SHORT, "train.steps=40", "train.log_every=3", "train.valid_every=7", "train.save_every=5"]
+
+
+def test_a_killed_run_ends_as_one_that_was_never_killed(corpus, speech_folder, tmp_path):
+    victim = int(np.random.default_rng().integers(1, 39))  # a new one each time: any step must do
+    killed, undisturbed = tmp_path / f"killed at {victim}", tmp_path / "undisturbed"
+    command = [sys.executable, "-c", RUN, str(speech_folder), str(killed), *LONGER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        for line in child.stdout:
+            if int(line) == victim:
+                child.kill()
+                break
+    assert child.returncode == -signal.SIGKILL
+    assert not (killed / LAST).exists()
+    train(killed, corpus, *LONGER)
+    train(undisturbed, corpus, *LONGER)
+    equal_runs(killed, undisturbed)
+    steps = [line["step"] for line in metrics(killed, "train")]
+    assert steps == list(range(3, 40, 3))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_nothing(corpus, tmp_path):
+    train(tmp_path, corpus, "train.steps=4", "train.save_every=2")
+    before = (tmp_path / STATE).read_bytes()
+    with pytest.raises(MelcodecError, match=r"step \d+: the loss is not finite") as caught:
+        train(tmp_path, corpus, "train.steps=40", "train.save_every=40", "train.optimizer.lr=1e30")
+    assert "learning rate" in caught.value.hint
+    assert (tmp_path / STATE).read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written(corpus, tmp_path):
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(MelcodecError, match="cannot be written"):
+        train(tmp_path / "file" / "run", corpus)
+
+
+def test_bfloat16_trains_in_float32_weights(corpus, tmp_path):
+    state = train(tmp_path, corpus, "train.precision=bfloat16")
+    assert {value.dtype for value in weights(state).values()} == {torch.float32}
+    assert all(np.isfinite(line["loss"]) for line in metrics(tmp_path, "train"))
+
+
+def test_precision_by_device():
+    for device in (CPU, torch.device("cuda"), torch.device("mps")):
+        assert wants_bfloat16("bfloat16", device)
+        assert not wants_bfloat16("float32", device)
+    assert not wants_bfloat16("auto", torch.device("mps"))
+    flags = Path("/proc/cpuinfo")
+    if flags.exists():  # Linux on x86 says itself what it computes in hardware
+        fast = {"amx_tile", "avx512_bf16"} & set(flags.read_text().split())
+        assert wants_bfloat16("auto", CPU) == bool(fast)
+
+
+def test_the_log_drops_what_lies_past_the_state_and_half_written_lines(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"kind": "train", "step": 2}\n{"kind": "valid", "step": 4}\n{"kind": "train", "step": 6}\n{"kind": "tra')
+    log = RunLog(tmp_path, from_step=4)
+    log.scalars("train", 5, {"loss": 0.5})
+    log.close()
+    assert metrics(tmp_path) == [
+        {"kind": "train", "step": 2},
+        {"kind": "valid", "step": 4},
+        {"kind": "train", "step": 5, "loss": 0.5},
+    ]
