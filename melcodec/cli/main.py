@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -43,12 +44,14 @@ def common(
     """Options before the command."""
 
 
-for command in (encode, decode, roundtrip, info):
-    app.command(rich_help_panel="Use")(command)
-for command in (train, mel_stats):
-    app.command(command.__name__.replace("_", "-"), rich_help_panel="Train")(command)
-for command in (import_xtts, export_xtts):
-    app.command(command.__name__.replace("_", "-"), rich_help_panel="XTTS")(command)
+PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Use": (encode, decode, roundtrip, info),
+    "Train": (train, mel_stats),
+    "XTTS": (import_xtts, export_xtts),
+}
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(command)
 app.add_typer(plot_app, name="plot", rich_help_panel="Use")
 
 

@@ -44,7 +44,7 @@ def write_array(path: Path, name: str, array: np.ndarray, facts: Facts, overwrit
         if suffix == ".npy":
             np.save(file, array, allow_pickle=False)
         else:
-            np.savez(file, allow_pickle=False, **{name: array}, **{k: np.array(v) for k, v in known.items()})  # type: ignore[arg-type]
+            np.savez(file, allow_pickle=False, **{name: array}, **{k: np.array(v) for k, v in known.items()})
 
 
 def read_array(path: Path, name: str) -> tuple[np.ndarray, Facts]:

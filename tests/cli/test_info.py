@@ -1,0 +1,99 @@
+"""info, mel-stats and the program as a whole."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from melcodec.audio.mel import build_frontend
+from melcodec.config import MelConfig
+
+
+def facts(cli, *args):
+    status, out, err = cli("info", *args, "--json")
+    assert (status, err) == (0, "")
+    return json.loads(out)
+
+
+def test_a_checkpoint(cli, tiny_checkpoint, tiny_model):
+    found = facts(cli, tiny_checkpoint)
+    assert found["kind"] == "checkpoint"
+    assert found["codebook"] == "ema, K 32, D 8"
+    assert found["parameters"] == sum(weight.numel() for weight in tiny_model.parameters())
+    assert found["codes per second"] == 21.533
+    assert found["bits per second"] == 107.7
+    assert found["provenance"] == {"source": "tests/golden/tiny_dvae.pth"}
+
+
+def test_a_shipped_checkpoint_by_name(cli):
+    found = facts(cli, "melcodec-base")
+    assert (found["stored as"], found["bits per second"], found["parameters"]) == ("F16", 215.3, 13_200_976)
+
+
+def test_codes_mels_and_audio(cli, examples, tiny_checkpoint, tmp_path):
+    clip = examples["kathleen_en_48k_stereo"]
+    for name in ("c.npy", "c.npz", "c.safetensors"):
+        cli("encode", clip, "-o", name, "--checkpoint", tiny_checkpoint, "--device", "cpu")
+        found = facts(cli, name)
+        assert found["kind"] == "codes"
+        assert found["shape"][0] == 1
+        assert found.get("source_rate") == (None if name == "c.npy" else 48_000)
+    cli("decode", "c.npz", "-o", "m.npy", "--checkpoint", tiny_checkpoint, "--device", "cpu")
+    assert facts(cli, "m.npy")["kind"] == "mel"
+    found = facts(cli, clip)
+    assert (found["kind"], found["sample rate"], found["channels"]) == ("audio", 48_000, 2)
+
+
+def test_words_for_people(cli, tiny_checkpoint):
+    status, out, _ = cli("info", tiny_checkpoint)
+    assert status == 0
+    assert "fingerprint       " in out
+
+
+def test_refusals(refused, tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"nonsense")
+    assert "not a safetensors file" in refused("info", "x.safetensors")
+    assert "no such file" in refused("info", "missing.npy")
+    assert "no such file" in refused("info", "missing.wav")
+
+
+@pytest.mark.parametrize("command", [["--help"], ["--version"], ["encode", "--help"], ["info", "CHECKPOINT"], ["info", "CLIP"]])
+def test_looking_is_cheap(command, tiny_checkpoint, examples):
+    """No torch, no numba, no matplotlib: nothing that takes a second to load."""
+    command = [{"CHECKPOINT": str(tiny_checkpoint), "CLIP": str(examples["lj_en"])}.get(word, word) for word in command]
+    script = f"""
+import sys
+from melcodec.cli.main import main
+sys.argv = ["melcodec", *{command!r}]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+heavy = {{"torch", "torchaudio", "librosa", "matplotlib", "tensorboard"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_mel_stats(cli, speech_folder, golden, tmp_path):
+    assert cli("mel-stats", speech_folder, "-o", "norms.pth").status == 0
+    norms = torch.load(tmp_path / "norms.pth", weights_only=True)
+    frontend = build_frontend(MelConfig(), (1.0,) * 80)
+    parts = [part for i in range(3) for part in np.array_split(golden[f"{i}.wav"], 2)]
+    mels = torch.cat([frontend(torch.from_numpy(part)[None])[0] for part in parts], dim=1)
+    assert (norms.shape, norms.dtype) == ((80,), torch.float32)
+    assert torch.allclose(norms, mels.mean(1), atol=1e-4)
+
+
+def test_mel_stats_refusals(refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "there.pth").touch()
+    assert "no audio files" in refused("mel-stats", "empty", "-o", "norms.pth")
+    assert "exists already" in refused("mel-stats", "empty", "-o", "there.pth")
