@@ -7,7 +7,6 @@ Long audio is processed in overlapping windows (``chunking``), several utterance
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from melcodec.audio.io import Source, open_blocks
 from melcodec.audio.mel import MelFrontend, build_frontend
 from melcodec.chunking import plan, windows
 from melcodec.config import GriffinLimConfig
+from melcodec.devices import exact_float32, find_device
 from melcodec.errors import MelcodecError
 from melcodec.formats.checkpoint import Checkpoint, load_checkpoint
 from melcodec.formats.codes import Codes
@@ -137,7 +137,7 @@ class Codec:
             raise MelcodecError("the wave holds NaN or infinity")
         num_samples = wav.shape[-1]
         wav = torch.nn.functional.pad(wav, (0, max(0, self.frontend.min_samples - num_samples)))
-        with self._exact_float32():
+        with exact_float32(self.device):
             return self.frontend(wav)[..., : self.frontend.num_frames(num_samples)]
 
     @torch.inference_mode()
@@ -188,7 +188,7 @@ class Codec:
             if 0 < num_samples < pad_to:
                 yield np.zeros(pad_to - num_samples, np.float32)
 
-        with self._exact_float32():
+        with exact_float32(self.device):
             parts = list(self._encode_mel_stream(self.frontend.stream(counted())))
         if not parts:
             raise MelcodecError("the wave holds no samples")
@@ -258,7 +258,7 @@ class Codec:
     def _encode_chunks(self, mel: Tensor, lengths: Tensor | None) -> Iterator[Tensor]:
         """Codes of the windows over mel (B, M, T), natural."""
         reach, total = self.model.reach, mel.shape[-1]
-        with self._exact_float32():
+        with exact_float32(self.device):
             for chunk in plan(total, self._chunk(reach.encoder_halo, total), reach.encoder_halo or 0, reach.stride):
                 window = self.frontend.normalize(mel[..., chunk.read_start : chunk.read_stop])
                 inside = None if lengths is None else (lengths - chunk.read_start).clamp(0, window.shape[-1])
@@ -279,7 +279,7 @@ class Codec:
     def _decode_chunks(self, codes: Tensor) -> Iterator[Tensor]:
         """Normalised mels of the windows over codes (B, Q, N)."""
         reach, total = self.model.reach, codes.shape[-1]
-        with self._exact_float32():
+        with exact_float32(self.device):
             for chunk in plan(total, self._chunk(reach.decoder_halo, total), reach.decoder_halo or 0):
                 mel = self.model.decode(codes[..., chunk.read_start : chunk.read_stop])
                 yield mel[..., chunk.kept.start * reach.stride : chunk.kept.stop * reach.stride]
@@ -311,12 +311,6 @@ class Codec:
             raise MelcodecError(f"codes reach from {low} to {high}; this checkpoint knows 0 .. {self.codebook_size - 1}")
         return codes
 
-    def _exact_float32(self) -> AbstractContextManager[object]:
-        """TF32 off: half-precision arithmetic changes up to half of all codes (14 % float16, 42 % bfloat16)."""
-        if self.device.type != "cuda":
-            return nullcontext()
-        return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-
 
 def group_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices of items of like length, longest first, at most ``budget`` padded frames to a group (but always one item)."""
@@ -329,25 +323,3 @@ def group_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
         else:
             groups.append([index])
     return groups
-
-
-def find_device(name: str) -> torch.device:
-    """The device that ``name`` means; ``auto`` prefers CUDA, then MPS, then the CPU.
-
-    Raises:
-        MelcodecError: unknown, or not on this machine.
-    """
-    if name == "auto":
-        mps = torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise MelcodecError(f"--device {name}: no such kind of device", "auto, cpu, cuda, cuda:0, mps") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MelcodecError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices", "use --device cpu")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise MelcodecError("--device mps: not available on this machine", "use --device cpu")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise MelcodecError(f"--device {name}: not supported", "auto, cpu, cuda, cuda:0, mps")
-    return device

@@ -14,7 +14,7 @@ PACKAGE = Path(melcodec.__file__).parent
 
 FLOORS = {
     "errors": 0,
-    **dict.fromkeys(("config", "chunking", "distributed", "files", "presets"), 1),
+    **dict.fromkeys(("config", "chunking", "devices", "distributed", "files", "presets"), 1),
     **dict.fromkeys(("audio", "metrics", "plots"), 2),
     **dict.fromkeys(("nn", "quantize"), 3),
     **dict.fromkeys(("vqvae", "vocoder"), 4),

@@ -65,7 +65,27 @@ class UpsampleConv(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class ConvEncoder(nn.Sequential):
+class _MaskedStack(nn.Sequential):
+    """Layers in a row. Between them, what lies past an item's end is zeroed again, at every resolution."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """x (B, C, L), ``lengths`` (B,) real L of each item of a right-padded batch -> (B, C', L')."""
+        x = _mask(x, lengths)
+        for layer in self:
+            if isinstance(layer, ResBlock):
+                x = layer(x, lengths)
+                continue
+            if lengths is not None and isinstance(layer, nn.Sequential):
+                lengths = self.rescaled(lengths)
+            x = _mask(layer(x), lengths)
+        return x
+
+    def rescaled(self, lengths: Tensor) -> Tensor:
+        """Lengths behind a layer that changes the rate."""
+        raise NotImplementedError
+
+
+class ConvEncoder(_MaskedStack):
     """mel (B, M, T), normalised -> latents (B, D, ceil(T / 4))."""
 
     def __init__(self, n_mels: int, hidden: int, dim: int, num_blocks: int) -> None:
@@ -77,20 +97,12 @@ class ConvEncoder(nn.Sequential):
             nn.Conv1d(width, dim, 1),
         )
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """``lengths`` (B,): frames of each item of a right-padded batch."""
-        x = _mask(x, lengths)
-        for layer in self:
-            if isinstance(layer, ResBlock):
-                x = layer(x, lengths)
-                continue
-            if lengths is not None and isinstance(layer, nn.Sequential):
-                lengths = (lengths + 1) // 2
-            x = _mask(layer(x), lengths)
-        return x
+    def rescaled(self, lengths: Tensor) -> Tensor:
+        """Half, rounded up."""
+        return (lengths + 1) // 2
 
 
-class ConvDecoder(nn.Sequential):
+class ConvDecoder(_MaskedStack):
     """latents (B, D, N) -> mel (B, M, 4 N), normalised."""
 
     def __init__(self, n_mels: int, hidden: int, dim: int, num_blocks: int) -> None:
@@ -103,14 +115,6 @@ class ConvDecoder(nn.Sequential):
             nn.Conv1d(hidden, n_mels, 1),
         )
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """``lengths`` (B,): codes of each item of a right-padded batch."""
-        x = _mask(x, lengths)
-        for layer in self:
-            if isinstance(layer, ResBlock):
-                x = layer(x, lengths)
-                continue
-            if lengths is not None and isinstance(layer, nn.Sequential):
-                lengths = lengths * 2
-            x = _mask(layer(x), lengths)
-        return x
+    def rescaled(self, lengths: Tensor) -> Tensor:
+        """Twice."""
+        return lengths * 2

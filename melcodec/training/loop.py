@@ -14,6 +14,7 @@ from torch import Tensor
 
 from melcodec.audio.mel import MelFrontend
 from melcodec.config import RunConfig
+from melcodec.devices import computes_bfloat16, exact_float32
 from melcodec.errors import MelcodecError
 from melcodec.formats.checkpoint import from_model, save_checkpoint
 from melcodec.metrics.codes import code_usage
@@ -29,8 +30,8 @@ from melcodec.training.state import TrainState
 from melcodec.vqvae import build_vqvae
 
 STATE, BEST, LAST = "state.safetensors", "best.safetensors", "last.safetensors"
-CPU_BFLOAT16 = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # private in torch, so absence means no
 KMEANS_VECTORS_PER_CODE = 32
+VALID_SECONDS = 60  # of each validation file, from its start: hours at once would not fit in memory
 
 
 @dataclass(frozen=True)
@@ -157,17 +158,19 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self, log: RunLog) -> None:
-        """Reconstruction over every validation file, whole and in float32, and the codes they use together."""
+        """Reconstruction of up to a minute of every validation file, in float32, and the codes they use together."""
         if self.corpus.valid is None:
             self._save_checkpoint(BEST)
             return
         model, cache = self.state.model.eval(), self.corpus.valid
         counts = np.zeros(model.codebook.codebook_size, np.int64)
         errors = []
-        for start, stop in zip(cache.starts[:-1], cache.starts[1:], strict=True):
-            mel = torch.from_numpy(cache.mels[start:stop].T.astype(np.float32))[None].to(self.device)
-            codes = model.encode(self.frontend.normalize(mel))
-            output = self.frontend.denormalize(model.decode(codes))[..., : mel.shape[-1]]
+        most = VALID_SECONDS * self.frontend.sample_rate // self.frontend.hop_length
+        for start, length in zip(cache.starts[:-1], cache.lengths, strict=True):
+            mel = torch.from_numpy(cache.mels[start : start + min(length, most)].T.astype(np.float32))[None].to(self.device)
+            with exact_float32(self.device):
+                codes = model.encode(self.frontend.normalize(mel))
+                output = self.frontend.denormalize(model.decode(codes))[..., : mel.shape[-1]]
             errors.append(log_mel_l1(mel.cpu().numpy(), output.cpu().numpy()))
             counts += np.bincount(codes.flatten().cpu().numpy(), minlength=len(counts))
         usage = code_usage(counts)
@@ -197,8 +200,4 @@ class Trainer:
 
 def wants_bfloat16(precision: str, device: torch.device) -> bool:
     """Whether to autocast: where asked, or, under ``auto``, where the device computes bfloat16 in hardware."""
-    if precision != "auto":
-        return precision == "bfloat16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in CPU_BFLOAT16)
+    return computes_bfloat16(device) if precision == "auto" else precision == "bfloat16"

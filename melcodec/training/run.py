@@ -8,8 +8,8 @@ from pathlib import Path
 
 from melcodec.audio.mel import build_frontend
 from melcodec.audio.stats import load_mel_norms
-from melcodec.codec import find_device
 from melcodec.config import RunConfig, load_preset, parse, read_toml, to_toml, xtts_mel_norms
+from melcodec.devices import find_device
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
 from melcodec.training.cache import Progress, cache_mels
