@@ -73,7 +73,7 @@ class Trainer:
         train = config.train
         torch.manual_seed(train.seed)
         model = build_vqvae(config.model).to(device)
-        self.state = TrainState(model, build_optimizer(model, train.optimizer))
+        self.state = TrainState(model, build_optimizer(model, train.optimizer), tuple(frontend.norms.tolist()))
         self.crops = Crops(corpus.train, train.data, config.model.mel, train.seed)
         self.autocast = wants_bfloat16(train.precision, device)
 
@@ -186,8 +186,8 @@ class Trainer:
             "steps": self.state.step,
             "train": self.config.train.model_dump(mode="json"),
         }
-        norms = tuple(self.frontend.norms.tolist())
-        save_checkpoint(self.folder / name, from_model(self.state.model, self.config.model, norms, provenance))
+        checkpoint = from_model(self.state.model, self.config.model, self.state.mel_norms, provenance)
+        save_checkpoint(self.folder / name, checkpoint)
 
     def _report(self, log: RunLog, kind: str, values: dict[str, Any]) -> None:
         log.scalars(kind, self.state.step, values)

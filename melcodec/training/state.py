@@ -5,6 +5,7 @@ With the step known, crops and revival are known too (they are functions of seed
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class TrainState:
     """What changes while training.
 
     Args:
+        mel_norms: (M,) what the model's mels are divided by; fixed for a run.
         step: finished steps.
         best: the lowest validation error so far.
         sums: of each scalar over the steps since the last metric line, and their number under ``steps``.
@@ -31,8 +33,9 @@ class TrainState:
 
     model: VQVAE
     optimizer: torch.optim.Optimizer
+    mel_norms: tuple[float, ...]
     step: int = 0
-    best: float = float("inf")
+    best: float = math.inf
     sums: dict[str, float] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
@@ -40,11 +43,17 @@ class TrainState:
         tensors = {MODEL + key: value for key, value in self.model.state_dict().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"{OPTIMIZER}{index}.{slot}": value for slot, value in slots.items()}
-        write_container(path, tensors, {"kind": KIND, "step": self.step, "best": self.best, "sums": self.sums})
+        best = self.best if math.isfinite(self.best) else None  # JSON knows no infinity
+        meta = {"kind": KIND, "mel_norms": self.mel_norms, "step": self.step, "best": best, "sums": self.sums}
+        write_container(path, tensors, meta)
 
     def restore(self, path: Path) -> None:
         """Read what ``save`` wrote into this state, strictly; MelcodecError when it is another model's."""
         meta, tensors = read_container(path, KIND)
+        if tuple(meta["mel_norms"]) != self.mel_norms:
+            raise MelcodecError(
+                f"{path}: the state of a run with other mel norms", "give the same --mel-stats, or another folder with -o"
+            )
         model = {key.removeprefix(MODEL): value for key, value in tensors.items() if key.startswith(MODEL)}
         try:
             self.model.load_state_dict(model, strict=True)
@@ -57,4 +66,5 @@ class TrainState:
                 slots.setdefault(int(index), {})[slot] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
-        self.step, self.best, self.sums = meta["step"], meta["best"], meta["sums"]
+        self.step, self.sums = meta["step"], meta["sums"]
+        self.best = math.inf if meta["best"] is None else meta["best"]

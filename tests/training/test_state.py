@@ -15,7 +15,7 @@ from melcodec.vqvae import build_vqvae
 def state_of(seed: int = 0, hidden: int = 4) -> TrainState:
     torch.manual_seed(seed)
     model = build_vqvae(ModelConfig(backbone=ConvConfig(hidden=hidden), quantizer=EMAConfig(dim=6, codebook_size=10)))
-    return TrainState(model, build_optimizer(model, OptimizerConfig()))
+    return TrainState(model, build_optimizer(model, OptimizerConfig()), (-1.0, -2.0))
 
 
 def train(state: TrainState, steps: int = 2) -> TrainState:
@@ -81,3 +81,11 @@ def test_the_state_of_another_model_is_refused(tmp_path):
     (tmp_path / "other").write_text("not a state")
     with pytest.raises(MelcodecError, match="not a safetensors file"):
         state_of().restore(tmp_path / "other")
+
+
+def test_other_norms_are_refused(tmp_path):
+    state = state_of()
+    state.save(tmp_path / "state.safetensors")
+    state.mel_norms = (-1.0, -3.0)
+    with pytest.raises(MelcodecError, match="other mel norms"):
+        state.restore(tmp_path / "state.safetensors")
