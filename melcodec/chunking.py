@@ -7,12 +7,14 @@ the input stay ends: the first window starts at 0 and the last one stops at the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+
+LIKE_LENGTH = 0.8  # items shorter than this share of a batch's longest go into another batch
 
 
 @dataclass(frozen=True)
@@ -90,3 +92,16 @@ def windows(blocks: Iterable[np.ndarray], chunk: int, halo: int, stride: int = 1
     while index * chunk < -(-length // stride):
         yield take(length)
         index += 1
+
+
+def group_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of items of like length, longest first, at most ``budget`` padded frames to a group (but always one item)."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        longest = lengths[groups[-1][0]] if groups else 0
+        fits = groups and (len(groups[-1]) + 1) * longest <= budget and lengths[index] >= LIKE_LENGTH * longest
+        if fits:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups

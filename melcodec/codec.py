@@ -15,7 +15,7 @@ from torch import Tensor
 
 from melcodec.audio.io import Source, open_blocks
 from melcodec.audio.mel import MelFrontend, build_frontend
-from melcodec.chunking import plan, windows
+from melcodec.chunking import group_by_length, plan, windows
 from melcodec.config import GriffinLimConfig
 from melcodec.devices import exact_float32, find_device
 from melcodec.errors import MelcodecError
@@ -29,7 +29,7 @@ from melcodec.vqvae import VQVAE
 
 CHUNK_CODES = 1024  # codes per window: 47.6 s; the halo then costs under 2 %
 BATCH_FRAMES = 16_384  # mel frames per padded batch, which bounds memory
-LIKE_LENGTH = 0.8  # items shorter than this share of a batch's longest go into another batch
+PAD_SAMPLES = 1 << 20  # zeros at once behind a wave that is padded as in a batch
 Waves = Tensor | np.ndarray
 
 
@@ -76,9 +76,10 @@ class Codec:
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, device: str = "auto") -> Codec:
         """Build from a checkpoint in memory."""
+        target = find_device(device)  # before the model is built, which takes longer
         frontend = build_frontend(checkpoint.config.mel, checkpoint.mel_norms)
         vocoder = build_vocoder(GriffinLimConfig(), frontend)
-        return cls(frontend, checkpoint.build(), vocoder, checkpoint.fingerprint, find_device(device))
+        return cls(frontend, checkpoint.build(), vocoder, checkpoint.fingerprint, target)
 
     @property
     def sample_rate(self) -> int:
@@ -121,24 +122,33 @@ class Codec:
         All S samples of every item count; for items of different lengths use ``encode_many``.
 
         Raises:
-            MelcodecError: no samples, NaN or infinity.
+            MelcodecError: no samples, NaN or infinity, or integers.
         """
         mel = self.mel(wav)
         return self.encode_mel(mel)
 
     @torch.inference_mode()
     def mel(self, wav: Waves) -> Tensor:
-        """Wav (S,) or (B, S) -> natural log-mel (B, M, S // 256 + 1). Fewer than 513 samples are padded with zeros."""
-        wav = torch.as_tensor(wav, dtype=torch.float32, device=self.device)
+        """Wav (S,) or (B, S), clipped to [-1, 1] -> natural log-mel (B, M, S // 256 + 1).
+
+        Fewer than 513 samples are padded with zeros. Raises MelcodecError as ``encode`` does.
+        """
+        wav = torch.as_tensor(wav)
+        if not wav.is_floating_point():
+            raise MelcodecError(f"a wave of {str(wav.dtype).removeprefix('torch.')}", "give floats in [-1, 1], as int16 / 32768")
+        wav = wav.to(self.device, torch.float32)
         wav = wav[None] if wav.ndim == 1 else wav
         if wav.ndim != 2 or 0 in wav.shape:
             raise MelcodecError(f"a wave of shape {tuple(wav.shape)}, not (S,) or (B, S) with at least one sample")
         if not torch.isfinite(wav).all():
             raise MelcodecError("the wave holds NaN or infinity")
         num_samples = wav.shape[-1]
-        wav = torch.nn.functional.pad(wav, (0, max(0, self.frontend.min_samples - num_samples)))
-        with exact_float32(self.device):
-            return self.frontend(wav)[..., : self.frontend.num_frames(num_samples)]
+        wav = torch.nn.functional.pad(wav.clamp(-1, 1), (0, max(0, self.frontend.min_samples - num_samples)))
+        return self.frontend(wav)[..., : self.frontend.num_frames(num_samples)]
+
+    def mel_many(self, wavs: Sequence[Waves]) -> tuple[Tensor, Tensor]:
+        """Waves (S_i,) -> natural log-mels (B, M, T), zero-padded, and the frames of each (B,), for ``encode_mel``."""
+        return padded([self.mel(wav)[0] for wav in wavs])
 
     @torch.inference_mode()
     def encode_mel(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -154,9 +164,8 @@ class Codec:
         mels = [self.mel(wav)[0] for wav in wavs]
         codes: list[Tensor | None] = [None] * len(mels)
         for group in group_by_length([mel.shape[-1] for mel in mels], BATCH_FRAMES):
-            lengths = torch.tensor([mels[i].shape[-1] for i in group], device=self.device)
+            batch, lengths = padded([mels[i] for i in group])
             whole = bool((lengths == lengths[0]).all())
-            batch = torch.nn.utils.rnn.pad_sequence([mels[i].T for i in group], batch_first=True).transpose(1, 2)
             encoded = self.encode_mel(batch, None if whole else lengths).cpu()
             for row, i in enumerate(group):
                 codes[i] = encoded[row, :, : self.model.num_codes(mels[i].shape[-1])].clone()
@@ -185,29 +194,38 @@ class Codec:
             for block in blocks:
                 num_samples += len(block)
                 yield block
-            if 0 < num_samples < pad_to:
-                yield np.zeros(pad_to - num_samples, np.float32)
+            if num_samples:
+                for start in range(num_samples, pad_to, PAD_SAMPLES):
+                    yield np.zeros(min(PAD_SAMPLES, pad_to - start), np.float32)
 
-        with exact_float32(self.device):
-            parts = list(self._encode_mel_stream(self.frontend.stream(counted())))
+        parts = list(self._encode_mel_stream(self.frontend.stream(counted())))
         if not parts:
             raise MelcodecError("the wave holds no samples")
         return np.concatenate(parts, axis=-1)[:, : self.num_codes(num_samples)], num_samples
 
-    def decode_to_mel(self, codes: Tensor | np.ndarray, num_samples: int | None = None, normalized: bool = False) -> Tensor:
+    def decode_to_mel(
+        self,
+        codes: Tensor | np.ndarray,
+        num_samples: int | None = None,
+        normalized: bool = False,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
         """Codes (Q, N) or (B, Q, N) -> natural log-mel (B, M, T).
 
         Args:
-            num_samples: S of the original; T is then S // 256 + 1, else 4 N.
+            num_samples: S of the original, the longest one in a padded batch; T is then S // 256 + 1, else 4 N.
             normalized: give the model's domain instead.
+            lengths: (B,) codes of each item of a batch that is right-padded with any code; the mel is zero past them.
 
         Raises:
-            MelcodecError: wrong shape, or codes outside 0 .. K - 1.
+            MelcodecError: wrong shape, codes outside 0 .. K - 1, or a length that they cannot have.
         """
         codes = self._checked(codes)
-        mel = torch.cat(list(self._decode_chunks(codes)), dim=-1)
+        if lengths is not None:
+            lengths = self._checked_lengths(lengths, codes)
+        mel = torch.cat(list(self._decode_chunks(codes, lengths)), dim=-1)
         if num_samples is not None:
-            mel = mel[..., : self.frontend.num_frames(num_samples)]
+            mel = mel[..., : self.frontend.num_frames(self._length(codes, num_samples))]
         return mel if normalized else self.frontend.denormalize(mel)
 
     @torch.inference_mode()
@@ -258,11 +276,12 @@ class Codec:
     def _encode_chunks(self, mel: Tensor, lengths: Tensor | None) -> Iterator[Tensor]:
         """Codes of the windows over mel (B, M, T), natural."""
         reach, total = self.model.reach, mel.shape[-1]
-        with exact_float32(self.device):
-            for chunk in plan(total, self._chunk(reach.encoder_halo, total), reach.encoder_halo or 0, reach.stride):
-                window = self.frontend.normalize(mel[..., chunk.read_start : chunk.read_stop])
-                inside = None if lengths is None else (lengths - chunk.read_start).clamp(0, window.shape[-1])
-                yield self.model.encode(window, inside)[..., chunk.kept]
+        for chunk in plan(total, self._chunk(reach.encoder_halo, total), reach.encoder_halo or 0, reach.stride):
+            window = self.frontend.normalize(mel[..., chunk.read_start : chunk.read_stop])
+            inside = None if lengths is None else (lengths.to(self.device) - chunk.read_start).clamp(0, window.shape[-1])
+            with exact_float32(self.device):
+                codes = self.model.encode(window, inside)
+            yield codes[..., chunk.kept]
 
     @torch.inference_mode()
     def _encode_mel_stream(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -273,16 +292,20 @@ class Codec:
         halo, length = reach.encoder_halo or 0, 1 << 62
         for chunk, mel in windows(blocks, self._chunk(reach.encoder_halo, length), halo, reach.stride):
             window = self.frontend.normalize(torch.from_numpy(mel)[None].to(self.device))
-            yield self.model.encode(window)[0, :, chunk.kept].cpu().numpy()
+            with exact_float32(self.device):
+                codes = self.model.encode(window)
+            yield codes[0, :, chunk.kept].cpu().numpy()
 
     @torch.inference_mode()
-    def _decode_chunks(self, codes: Tensor) -> Iterator[Tensor]:
+    def _decode_chunks(self, codes: Tensor, lengths: Tensor | None = None) -> Iterator[Tensor]:
         """Normalised mels of the windows over codes (B, Q, N)."""
         reach, total = self.model.reach, codes.shape[-1]
-        with exact_float32(self.device):
-            for chunk in plan(total, self._chunk(reach.decoder_halo, total), reach.decoder_halo or 0):
-                mel = self.model.decode(codes[..., chunk.read_start : chunk.read_stop])
-                yield mel[..., chunk.kept.start * reach.stride : chunk.kept.stop * reach.stride]
+        for chunk in plan(total, self._chunk(reach.decoder_halo, total), reach.decoder_halo or 0):
+            window = codes[..., chunk.read_start : chunk.read_stop]
+            inside = None if lengths is None else (lengths - chunk.read_start).clamp(0, window.shape[-1])
+            with exact_float32(self.device):
+                mel = self.model.decode(window, inside)
+            yield mel[..., chunk.kept.start * reach.stride : chunk.kept.stop * reach.stride]
 
     def _length(self, codes: Tensor, num_samples: int | None) -> int:
         """S: as given, else the most that reflects nothing: (4 N - 1) * 256."""
@@ -302,7 +325,10 @@ class Codec:
         return self.chunk_codes if halo is not None else max(1, length)
 
     def _checked(self, codes: Tensor | np.ndarray) -> Tensor:
-        codes = torch.as_tensor(codes).to(self.device, torch.int64)
+        codes = torch.as_tensor(codes)
+        if codes.is_floating_point() or codes.is_complex():
+            raise MelcodecError(f"codes of {str(codes.dtype).removeprefix('torch.')}, not integers")
+        codes = codes.to(self.device, torch.int64)
         codes = codes[None] if codes.ndim == 2 else codes
         if codes.ndim != 3 or codes.shape[1] != self.num_codebooks or 0 in codes.shape:
             raise MelcodecError(f"codes of shape {tuple(codes.shape)}, not (B, {self.num_codebooks}, N)")
@@ -311,15 +337,14 @@ class Codec:
             raise MelcodecError(f"codes reach from {low} to {high}; this checkpoint knows 0 .. {self.codebook_size - 1}")
         return codes
 
+    def _checked_lengths(self, lengths: Tensor, codes: Tensor) -> Tensor:
+        batch, most = codes.shape[0], codes.shape[-1]
+        if lengths.shape != (batch,) or int(lengths.min()) < 1 or int(lengths.max()) > most:
+            raise MelcodecError(f"lengths {lengths.tolist()}: not {batch} numbers in 1 .. {most}")
+        return lengths.to(self.device)
 
-def group_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of items of like length, longest first, at most ``budget`` padded frames to a group (but always one item)."""
-    groups: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        longest = lengths[groups[-1][0]] if groups else 0
-        fits = groups and (len(groups[-1]) + 1) * longest <= budget and lengths[index] >= LIKE_LENGTH * longest
-        if fits:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return groups
+
+def padded(mels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mels (M, T_i) -> (B, M, T), zero-padded on the right, and their frames (B,)."""
+    lengths = torch.tensor([mel.shape[-1] for mel in mels], device=mels[0].device)
+    return torch.nn.utils.rnn.pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2), lengths

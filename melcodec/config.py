@@ -45,6 +45,8 @@ class MelConfig(_Settings):
     def _bands_fit(self) -> MelConfig:
         if not self.f_min < self.f_max <= self.sample_rate / 2:
             raise ValueError("f_min < f_max <= sample_rate / 2 must hold")
+        if self.hop_length >= self.n_fft // 2:  # or a stream would lose the samples that its end reflects
+            raise ValueError("hop_length < n_fft / 2 must hold")
         return self
 
 

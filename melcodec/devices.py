@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from melcodec.errors import MelcodecError
 
+FLOAT32_OPERATORS = (("cudnn", "conv"), ("cuda", "matmul"), ("mkldnn", "conv"), ("mkldnn", "matmul"))
+REDUCED = ("tf32", "bf16")
 CPU_BFLOAT16 = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # private in torch, so absence means no
 
 
@@ -33,11 +37,51 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def exact_float32(device: torch.device) -> AbstractContextManager[object]:
-    """TF32 off in convolutions: lower precision changes codes (14 % in float16, 42 % in bfloat16)."""
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+@contextmanager
+def exact_float32(device: torch.device) -> Iterator[None]:
+    """Compute in float32 whatever the caller has set: no autocast, no TF32, no bfloat16 inside matrix products.
+
+    Lower precision changes codes (14 % in float16, 42 % in bfloat16). Never yield out of this block: the switches are
+    the process's, and the caller's settings must be back when the caller runs.
+    """
+    with torch.autocast(device.type, enabled=False), _old_switches(), _new_switches():
+        yield
+
+
+@contextmanager
+def _old_switches() -> Iterator[None]:
+    """Those of torch 2.6; setting them sets the new ones too, and torch insists that they agree."""
+    cudnn = torch.backends.cudnn
+    try:
+        precision, _ = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    except RuntimeError:  # the caller uses the new ones, beside which the old ones cannot even be read
+        precision = None
+    if precision is None:
+        yield
+        return
+    if precision != "highest":
+        torch.set_float32_matmul_precision("highest")
+    try:
+        now = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+        with cudnn.flags(**now, allow_tf32=False):
+            yield
+    finally:
+        if precision != "highest":
+            torch.set_float32_matmul_precision(precision)
+
+
+@contextmanager
+def _new_switches() -> Iterator[None]:
+    """Those of torch 2.9, one for each kind of operator and library."""
+    operators: list[Any] = [getattr(getattr(torch.backends, library), name, None) for library, name in FLOAT32_OPERATORS]
+    reduced = [(item, item.fp32_precision) for item in operators if getattr(item, "fp32_precision", "none") in REDUCED]
+    for item, _ in reduced:
+        item.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for item, before in reduced:
+            item.fp32_precision = before
 
 
 def computes_bfloat16(device: torch.device) -> bool:

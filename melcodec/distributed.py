@@ -1,4 +1,4 @@
-"""Rank, world size and sums over ranks; everything here is a no-op in a single process."""
+"""World size and sums over ranks; everything here is a no-op in a single process."""
 
 from __future__ import annotations
 
@@ -9,11 +9,6 @@ import torch.distributed as dist
 def world_size() -> int:
     """Number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def rank() -> int:
-    """This process's number, 0 .. world_size - 1."""
-    return dist.get_rank() if world_size() > 1 else 0
 
 
 def all_reduce_sum(*tensors: torch.Tensor) -> None:

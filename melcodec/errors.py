@@ -17,3 +17,9 @@ class MelcodecError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+def from_os(error: OSError) -> MelcodecError:
+    """What the system refused, as one line: ``NAME: Permission denied``."""
+    reason = error.strerror or str(error)
+    return MelcodecError(reason if error.filename is None else f"{error.filename}: {reason}")

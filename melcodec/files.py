@@ -13,9 +13,11 @@ from melcodec.errors import MelcodecError
 
 
 def check_output(path: Path, overwrite: bool) -> None:
-    """Raise MelcodecError when ``path`` is a folder, or exists and must not be replaced. Ask before long work."""
+    """Raise MelcodecError when ``path`` is a folder or a device, or exists and must stay. Ask before long work."""
     if path.is_dir():
         raise MelcodecError(f"{path}: is a folder; an output file was expected")
+    if path.exists() and not path.is_file():  # renaming over a device such as /dev/null would replace it
+        raise MelcodecError(f"{path}: is not a regular file", "write to a file, then copy it there")
     if path.exists() and not overwrite:
         raise MelcodecError(f"{path}: exists already", "add -f to overwrite it")
 
@@ -30,12 +32,7 @@ def written_aside(path: Path, overwrite: bool = True) -> Iterator[Path]:
         MelcodecError: ``path`` exists and ``overwrite`` is False, it cannot be written, or the disk is full.
     """
     try:
-        if path.is_dir():
-            raise MelcodecError(f"{path}: is a folder; an output file was expected")
-        if path.exists() and not path.is_file():  # renaming over a device such as /dev/null would replace it
-            raise MelcodecError(f"{path}: is not a regular file", "write to a file, then copy it there")
-        if path.exists() and not overwrite:
-            raise MelcodecError(f"{path}: exists already", "add -f to overwrite it")
+        check_output(path, overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem[:32]}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)

@@ -38,8 +38,7 @@ class VQVAE(nn.Module):
 
     def encode_latents(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         """mel (B, M, T) -> latents (B, D, N) before quantisation; ``lengths`` (B,) frames when padded."""
-        latents: Tensor = self.encoder(mel, lengths)
-        return latents
+        return self.encoder(mel, lengths)
 
     def encode(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         """mel (B, M, T) -> codes (B, Q, N); codes past an item's own ceil(length / stride) mean nothing."""
@@ -47,8 +46,7 @@ class VQVAE(nn.Module):
 
     def decode(self, codes: Tensor, lengths: Tensor | None = None) -> Tensor:
         """codes (B, Q, N) -> mel (B, M, stride N); ``lengths`` (B,) codes when padded."""
-        mel: Tensor = self.decoder(self.codebook.decode(codes), lengths)
-        return mel
+        return self.decoder(self.codebook.decode(codes), lengths)
 
     def forward(self, mel: Tensor) -> VQVAEOutput:
         """mel (B, M, T), T a multiple of stride -> VQVAEOutput."""

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from melcodec.codec import Codec, group_by_length
+from melcodec.chunking import group_by_length
+from melcodec.codec import Codec
 from melcodec.config import ConvConfig, EMAConfig, ModelConfig, xtts_mel_norms
 from melcodec.errors import MelcodecError
 from melcodec.formats.checkpoint import from_model
@@ -115,6 +116,69 @@ def test_batch_equals_alone(wide, golden):
         assert np.array_equal(codes, wide.encode(wav)[0])
 
 
+def test_mels_of_several_utterances(wide, golden):
+    waves = [golden["0.wav"], golden["1.wav"][:30_000], golden["2.wav"][:700]]
+    mel, lengths = wide.mel_many(waves)
+    assert mel.shape == (3, 80, int(lengths.max()))
+    assert lengths.tolist() == [len(wav) // 256 + 1 for wav in waves]
+    codes = wide.encode_mel(mel, lengths)
+    for row, wav in enumerate(waves):
+        assert torch.equal(mel[row, :, : lengths[row]], wide.mel(wav)[0])
+        assert not mel[row, :, lengths[row] :].any()
+        assert torch.equal(codes[row, :, : wide.num_codes(len(wav))], wide.encode(wav)[0])
+
+
+@pytest.mark.parametrize("chunk_codes", [5, 1024])
+def test_decoding_a_padded_batch_equals_alone(wide, golden, chunk_codes):
+    mel, frames = wide.mel_many([golden["0.wav"], golden["1.wav"][:30_000], golden["2.wav"][:700]])
+    codes, lengths = wide.encode_mel(mel, frames), (frames + 3) // 4
+    wide.chunk_codes = chunk_codes
+    try:
+        together = wide.decode_to_mel(codes, lengths=lengths)
+        unmasked = wide.decode_to_mel(codes)
+    finally:
+        wide.chunk_codes = 1024
+    for row, length in enumerate(lengths.tolist()):
+        alone = wide.decode_to_mel(codes[row, :, :length])[0]
+        assert (together[row, :, : 4 * length] - alone).abs().max() < 1e-5 * alone.abs().max()
+        assert not together[row, :, 4 * length :].any()
+    last = 4 * int(lengths[1])
+    assert (unmasked - together)[1, :, last - 4 : last].abs().max() > 1e-2  # or the lengths would prove nothing
+
+
+@pytest.fixture(params=["medium", "autocast"])
+def careless_caller(request):
+    """What people leave switched on around a call."""
+    if request.param == "autocast":
+        with torch.autocast("cpu", torch.bfloat16):
+            yield
+        return
+    torch.set_float32_matmul_precision("medium")
+    yield
+    assert torch.get_float32_matmul_precision() == "medium"
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.fixture(scope="module")
+def exact(wide, speech, examples):
+    codes = wide.encode(speech)[0]
+    return codes, wide.decode_to_mel(codes), wide.encode_file(examples["kathleen_en_48k_stereo"]).codes
+
+
+def test_float32_whatever_the_caller_computes_in(wide, speech, examples, exact, careless_caller):
+    codes, mel, from_file = exact
+    assert torch.equal(wide.encode(speech)[0], codes)
+    assert np.array_equal(wide.encode_stream(np.array_split(speech, 5))[0], codes)
+    assert np.array_equal(wide.encode_file(examples["kathleen_en_48k_stereo"]).codes, from_file)
+    assert torch.equal(wide.decode_to_mel(codes), mel)
+
+
+def test_the_callers_settings_hold_between_blocks(wide, speech, exact):
+    with torch.autocast("cpu", torch.bfloat16):
+        for _ in wide.decode_stream(exact[0], len(speech)):
+            assert torch.is_autocast_enabled("cpu")
+
+
 def test_padding_without_lengths_would_show(wide, golden):
     mel = wide.mel(golden["0.wav"])
     padded = torch.nn.functional.pad(mel, (0, 40))
@@ -146,6 +210,17 @@ def test_pad_to_is_the_batch_of_xtts(tiny, golden):
     assert samples == len(wav)
     assert np.array_equal(codes, padded)
     assert not np.array_equal(codes, tiny.encode(wav)[0])
+    assert np.array_equal(tiny.encode_stream([wav], pad_to=len(wav))[0], tiny.encode(wav)[0])
+
+
+def test_padding_comes_in_blocks(tiny, golden, monkeypatch):
+    """Zeros for hours of sound would be gigabytes at once. Encoding them takes long, so they are only counted."""
+    sizes: list[int] = []
+    monkeypatch.setattr(tiny.frontend, "stream", lambda blocks: sizes.extend(map(len, blocks)) or iter(()))
+    with pytest.raises(MelcodecError, match="no samples"):
+        tiny.encode_stream([golden["1.wav"]], pad_to=10**8)
+    assert sum(sizes) == 10**8
+    assert max(sizes) <= 1 << 20
 
 
 def test_equal_lengths_share_a_batch(tiny, golden):
@@ -193,8 +268,27 @@ def test_decode_stream_is_decode_in_blocks(wide, speech):
 
 @pytest.mark.parametrize("num_samples", [0, 1023, 3 * 1024])
 def test_impossible_lengths_are_refused(tiny, num_samples):
-    with pytest.raises(MelcodecError, match="2 codes"):
-        tiny.decode(np.array([[1, 2]]), num_samples)
+    for decode in (tiny.decode, tiny.decode_to_mel):
+        with pytest.raises(MelcodecError, match="2 codes"):
+            decode(np.array([[1, 2]]), num_samples)
+
+
+@pytest.mark.parametrize("lengths", [[3, 0], [4, 5], [4], [[4, 4]]])
+def test_impossible_lengths_of_a_batch_are_refused(tiny, lengths):
+    with pytest.raises(MelcodecError, match="not 2 numbers in 1"):
+        tiny.decode_to_mel(np.zeros((2, 1, 4), np.int64), lengths=torch.tensor(lengths))
+
+
+def test_loud_waves_are_clipped_as_in_files(tiny, golden):
+    wav = 4 * golden["0.wav"] / np.abs(golden["0.wav"]).max()
+    assert torch.equal(tiny.mel(wav), tiny.mel(wav.clip(-1, 1)))
+
+
+def test_integers_are_no_wave_and_fractions_no_codes(tiny):
+    with pytest.raises(MelcodecError, match="a wave of int16"):
+        tiny.encode(np.zeros(2000, np.int16))
+    with pytest.raises(MelcodecError, match="codes of float32"):
+        tiny.decode(np.zeros((1, 4), np.float32))
 
 
 @pytest.mark.parametrize("wav", [np.zeros(0, np.float32), np.zeros((1, 2, 3), np.float32), np.array([0.1, np.nan] * 600)])

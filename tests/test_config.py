@@ -138,6 +138,13 @@ def test_bands_must_lie_below_half_the_sample_rate(assignment):
     assert error.message == "--set: model.mel: f_min < f_max <= sample_rate / 2 must hold"
 
 
+@pytest.mark.parametrize("assignment", ["model.mel.hop_length=512", "model.mel.n_fft=512"])
+def test_hops_must_be_shorter_than_half_a_window(assignment):
+    error = refusal(with_overrides, RunConfig(), [assignment])
+    assert error.message == "--set: model.mel: hop_length < n_fft / 2 must hold"
+    with_overrides(RunConfig(), ["model.mel.hop_length=511"])
+
+
 def test_bands_of_a_mel_alone():
     assert (
         refusal(parse, MelConfig, {"f_max": 1.0, "f_min": 2.0}, "here").message

@@ -23,13 +23,69 @@ def test_cuda_without_one_is_refused():
         find_device("cuda")
 
 
-def test_exact_float32_leaves_things_as_they_were():
-    before = torch.backends.cudnn.allow_tf32
-    with exact_float32(torch.device("cuda")):
-        assert not torch.backends.cudnn.allow_tf32
-    assert torch.backends.cudnn.allow_tf32 == before
-    with exact_float32(torch.device("cpu")):
-        assert torch.backends.cudnn.allow_tf32 == before
+@pytest.fixture
+def product():
+    """A function whose result shows in which precision a matrix product was computed, where the CPU has bfloat16."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(64, 256, generator=generator), torch.randn(256, 64, generator=generator)
+    return lambda: left @ right
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_exact_float32_leaves_things_as_they_were(precision, product):
+    cudnn, exact = torch.backends.cudnn, product()
+    torch.set_float32_matmul_precision(precision)
+    before = (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32)
+    try:
+        with exact_float32(torch.device("cpu")):
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == (*before[:3], False)
+            assert torch.equal(product(), exact)
+        assert torch.get_float32_matmul_precision() == precision
+        assert (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_exact_float32_turns_autocast_off(product):
+    exact = product()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert product().dtype == torch.bfloat16
+        with exact_float32(torch.device("cpu")):
+            assert torch.equal(product(), exact)
+        assert product().dtype == torch.bfloat16
+
+
+def test_an_error_inside_leaves_things_as_they_were_too():
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with pytest.raises(ZeroDivisionError), exact_float32(torch.device("cpu")):
+            _ = 1 / 0
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+NEW_SWITCHES = """
+import torch
+from melcodec.devices import exact_float32
+
+left, right = torch.randn(64, 256), torch.randn(256, 64)
+exact = left @ right
+switches = torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.cuda.matmul, torch.backends.cudnn.conv
+wanted = "bf16", "bf16", "tf32", "tf32"
+for switch, value in zip(switches, wanted):
+    switch.fp32_precision = value
+with exact_float32(torch.device("cpu")):
+    assert [switch.fp32_precision for switch in switches] == ["ieee"] * 4
+    assert torch.equal(left @ right, exact)
+assert tuple(switch.fp32_precision for switch in switches) == wanted
+"""
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch 2.9 brought these switches")
+def test_the_new_switches_are_obeyed_and_restored(run_python):
+    run_python(NEW_SWITCHES)  # in a process of its own: beside them the old ones cannot be read any more
 
 
 def test_bfloat16_is_hardware():

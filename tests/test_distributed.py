@@ -21,7 +21,7 @@ from melcodec.quantize.revival import revive_from_batch
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-assert (distributed.rank(), distributed.world_size()) == (rank, 2)
+assert distributed.world_size() == 2
 start = torch.load(f"{folder}/start.pt", weights_only=True)
 codebook = EMACodebook(3, 16).train()
 codebook.load_state_dict(start["codebook"])
@@ -37,7 +37,7 @@ dist.destroy_process_group()
 
 def test_alone_nothing_happens():
     tensor = torch.ones(3)
-    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert distributed.world_size() == 1
     distributed.all_reduce_sum(tensor)
     distributed.broadcast(tensor)
     assert tensor.tolist() == [1, 1, 1]

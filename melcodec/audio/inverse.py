@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from melcodec.devices import exact_float32
+
 TINY = 1e-12  # far under the floor: keeps a division by an estimate of zero finite
 
 
@@ -31,11 +33,12 @@ def invert_mel(mel: Tensor, filters: Tensor, floor: float, iterations: int) -> T
     target = (mel.exp().square() - (1.001 * floor) ** 2).clamp(min=0).sqrt()
     reached = filters.sum(dim=1) > 0
     spread = filters[reached]  # (F', M): from bands to bins; transposed, from bins to bands
-    # what each bin would hold if its bands were flat: positive wherever a band is, so that every bin can still move
-    power = (spread @ target) / (spread @ spread.sum(dim=0))[:, None]
     reach = spread.sum(dim=1)[:, None]
-    for _ in range(iterations):
-        power = power * (spread @ (target / (spread.T @ power + TINY))) / reach
+    with exact_float32(mel.device):
+        # what each bin would hold if its bands were flat: positive wherever a band is, so that every bin can still move
+        power = (spread @ target) / (spread @ spread.sum(dim=0))[:, None]
+        for _ in range(iterations):
+            power = power * (spread @ (target / (spread.T @ power + TINY))) / reach
     whole = power.new_zeros(len(mel), len(filters), mel.shape[-1])
     whole[:, reached] = power
     return whole

@@ -28,6 +28,7 @@ SUFFIXES = frozenset(".wav .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .caf 
 PYAV_SUFFIXES = frozenset(".m4a .aac .mp4 .m4b .webm .wma .mka .mkv .amr .ac3".split())
 WRITERS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
 READ_FRAMES = 1 << 18  # per block, at the source rate
+WRITE_SAMPLES = 1 << 16  # at once: libsndfile 1.2.2 crashes on a million samples of Vorbis in one call
 MIN_RATE, MAX_RATE = 4_000, 192_000  # Hz
 MAX_CHANNELS = 8
 UNKNOWN_LENGTH = 1 << 62  # libsndfile reports such a number for streamed files
@@ -140,7 +141,8 @@ def save_blocks(path: Path, blocks: Iterable[np.ndarray], sample_rate: int, over
         try:
             with soundfile.SoundFile(aside, "w", sample_rate, 1, subtype, format=container) as file:
                 for block in blocks:
-                    file.write(np.clip(block, -1.0, 1.0))
+                    for start in range(0, len(block), WRITE_SAMPLES):
+                        file.write(np.clip(block[start : start + WRITE_SAMPLES], -1.0, 1.0))
         except soundfile.LibsndfileError as error:
             raise MelcodecError(f"{path}: cannot be written ({error.error_string})", "is the disk full?") from None
 
@@ -192,7 +194,6 @@ def _soundfile(file: Path | IO[bytes], name: str) -> Iterator[_OpenAudio]:
     import soundfile
 
     try:
-        # libmpg123 writes its own remarks about damaged mp3 files straight to stderr; ours is the one to read
         handle = soundfile.SoundFile(file)
     except (soundfile.LibsndfileError, TypeError, RuntimeError) as error:
         reason = str(getattr(error, "error_string", error)).rstrip(".")

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from melcodec.config import MelConfig
+from melcodec.devices import exact_float32
 
 
 class MelFrontend(nn.Module):
@@ -74,10 +75,11 @@ class MelFrontend(nn.Module):
 
     def from_padded(self, wav: Tensor) -> Tensor:
         """wav (B, S') that already has half a window of context at both ends -> (B, M, (S' - n_fft) // hop + 1)."""
-        spectrum = torch.stft(wav, self.n_fft, self.hop_length, window=self.window, center=False, return_complex=True)
-        power = spectrum.abs().pow(2.0)
-        mel = torch.matmul(power.transpose(-1, -2), self.filters).transpose(-1, -2)
-        return torch.log(torch.clamp(mel, min=self.floor))
+        with exact_float32(wav.device):
+            spectrum = torch.stft(wav, self.n_fft, self.hop_length, window=self.window, center=False, return_complex=True)
+            power = spectrum.abs().pow(2.0)
+            mel = torch.matmul(power.transpose(-1, -2), self.filters).transpose(-1, -2)
+            return torch.log(torch.clamp(mel, min=self.floor))
 
     def normalize(self, mel: Tensor) -> Tensor:
         """Natural (..., M, T) -> the model's domain: divided per band, nothing subtracted."""

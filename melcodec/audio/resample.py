@@ -51,6 +51,10 @@ def _resampled(blocks: Iterable[np.ndarray], orig: int, new: int, width: int) ->
     import torch
     from torchaudio.functional import resample
 
+    from melcodec.devices import exact_float32
+
     for chunk, samples in windows(blocks, max(1, BLOCK_SAMPLES // orig), width, orig):
-        out = resample(torch.from_numpy(np.ascontiguousarray(samples)), orig, new).numpy()
+        wave = torch.from_numpy(np.ascontiguousarray(samples))
+        with exact_float32(wave.device):
+            out = resample(wave, orig, new).numpy()
         yield out[chunk.kept.start * new : chunk.kept.stop * new]

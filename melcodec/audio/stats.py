@@ -93,8 +93,8 @@ def save_mel_norms(path: Path, norms: Sequence[float], overwrite: bool = True) -
         aside.write_bytes(buffer.getvalue())
 
 
-def load_mel_norms(path: Path) -> tuple[float, ...]:
-    """Read norms (80,) from .pth (``weights_only``), .npy (no pickle) or .json.
+def load_mel_norms(path: Path, n_mels: int = N_MELS) -> tuple[float, ...]:
+    """Read norms (M,) from .pth (``weights_only``), .npy (no pickle) or .json.
 
     Raises:
         MelcodecError: missing, not such a file, of another shape, or with zeros, NaN or infinity.
@@ -107,11 +107,11 @@ def load_mel_norms(path: Path) -> tuple[float, ...]:
     except OSError as error:
         raise MelcodecError(f"{path}: cannot be read: {error.strerror or error}") from None
     try:
-        return checked_norms(_parsed(content, suffix), f"{path}")
+        return checked_norms(_parsed(content, suffix), f"{path}", n_mels)
     except MelcodecError:
         raise
     except Exception:  # bytes that are no pickle raise whatever they happen to decode to
-        raise MelcodecError(f"{path}: holds no mel norms", f"{N_MELS} numbers, as melcodec mel-stats writes them") from None
+        raise MelcodecError(f"{path}: holds no mel norms", f"{n_mels} numbers, as melcodec mel-stats writes them") from None
 
 
 def checked_norms(norms: Any, where: str, n_mels: int = N_MELS) -> tuple[float, ...]:

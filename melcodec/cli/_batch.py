@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import typer
 from melcodec.cli._console import say
 from melcodec.cli._options import Job, Jobs
 from melcodec.errors import MelcodecError
+from melcodec.files import written_aside
 
 FAILURES = "failures.jsonl"
 
@@ -26,18 +28,19 @@ class Tally:
 
     def pending(self, overwrite: bool) -> list[Job]:
         """The jobs to do: in a folder, outputs that exist are kept, so that a stopped run goes on where it was."""
-        if self.jobs.folder is None and len(self.jobs.jobs) == 1:
+        if self.jobs.single:
             job = self.jobs.jobs[0]
             if job.target.exists() and not overwrite:
                 raise MelcodecError(f"{job.target}: exists already", "add -f to overwrite it")
             return self.jobs.jobs
-        todo = [job for job in self.jobs.jobs if overwrite or not job.target.exists()]
+        # os.access answers where Path.exists raises, as for too long a name: that is one file's failure, and comes later
+        todo = [job for job in self.jobs.jobs if overwrite or not os.access(job.target, os.F_OK)]
         self.kept = len(self.jobs.jobs) - len(todo)
         return todo
 
     def fail(self, source: Path, error: MelcodecError) -> None:
         """Note a failure; a single job's failure is the command's."""
-        if self.jobs.folder is None and len(self.jobs.jobs) == 1:
+        if self.jobs.single:
             raise error
         self.failures.append((source, error))
 
@@ -55,7 +58,7 @@ class Tally:
             say(f"  {error.message}")
         if report:
             lines = [json.dumps({"path": str(path), "error": error.message}) for path, error in self.failures]
-            report.parent.mkdir(parents=True, exist_ok=True)
-            report.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            with written_aside(report) as aside:
+                aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
             say(f"hint: also listed in {report}")
         raise typer.Exit(1)

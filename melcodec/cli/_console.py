@@ -25,15 +25,6 @@ def say_error(error: MelcodecError) -> None:
         say(f"hint: {error.hint}")
 
 
-def of_a_size(num_bytes: float) -> str:
-    """26.4 MB."""
-    for unit in ("bytes", "kB", "MB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} GB"
-
-
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal and silence elsewhere; yields ``update(done, total)``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,6 @@ OptionalOutput = Annotated[Path | None, typer.Option("--output", "-o", help="Whe
 AnyCheckpoint = Annotated[bool, typer.Option("--any-checkpoint", help="Decode codes that another checkpoint made.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Files read ahead and processed together.")]
 NumWorkers = Annotated[int, typer.Option(min=1, help="Threads that read files.")]
-DEFAULT_CHECKPOINT = "melcodec-base"
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,14 @@ class Jobs:
     jobs: list[Job]
     folder: Path | None
 
+    @property
+    def single(self) -> bool:
+        """Whether this is one file, whose failure is the command's."""
+        return self.folder is None and len(self.jobs) == 1
+
 
 def plan_jobs(
-    inputs: Sequence[Path], output: Path | None, suffixes: Sequence[str], suffix: str, find: Callable[[Path], list[Path]]
+    inputs: Sequence[Path], output: Path | None, suffixes: Collection[str], suffix: str, find: Callable[[Path], list[Path]]
 ) -> Jobs:
     """Decide which file goes where.
 
@@ -51,13 +55,18 @@ def plan_jobs(
         find: the files to take from a folder.
 
     Raises:
-        MelcodecError: an input is missing, a folder holds nothing, or two outputs would be the same file.
+        MelcodecError: a folder holds nothing, one output file is named for many inputs, or an output would be an input or
+            another output.
     """
     single = len(inputs) == 1 and not inputs[0].is_dir()
     if single and output is not None and not output.is_dir() and output.suffix:
-        if output.suffix.lower() not in suffixes:
-            raise MelcodecError(f"{output}: '{output.suffix}' cannot be written here", f"use one of {', '.join(suffixes)}")
+        check_suffix(output, suffixes)
+        check_not_read([output], inputs)
         return Jobs([Job(inputs[0], output)], None)
+    if not single and output is not None and not output.is_dir() and output.suffix.lower() in suffixes:
+        raise MelcodecError(
+            f"{output}: one file cannot hold what many inputs give", f"give a folder, as -o {output.with_suffix('')}"
+        )
     jobs: list[Job] = []
     for item in inputs:
         if not item.is_dir():
@@ -78,4 +87,19 @@ def plan_jobs(
                 f"{targets[job.target]} and {job.source} would both be written to {job.target}", "rename one of them"
             )
         targets[job.target] = job.source
+    check_not_read(list(targets), [job.source for job in jobs])
     return Jobs(jobs, None if single else output)
+
+
+def check_suffix(output: Path, suffixes: Collection[str]) -> None:
+    """Raise MelcodecError unless the suffix of ``output`` is one of ``suffixes``. Ask before long work."""
+    if output.suffix.lower() not in suffixes:
+        raise MelcodecError(f"{output}: '{output.suffix}' cannot be written here", f"use one of {', '.join(suffixes)}")
+
+
+def check_not_read(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise MelcodecError when an output, by whatever name, is one of the inputs: -f must not replace those."""
+    read = {path.resolve() for path in inputs}
+    for output in outputs:
+        if output.resolve() in read:
+            raise MelcodecError(f"{output}: is an input and cannot be the output as well", "give another place with -o")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,8 @@ import typer
 from melcodec.cli import _options as options
 from melcodec.cli._batch import Tally
 from melcodec.cli._console import progress, say
+from melcodec.errors import MelcodecError, from_os
+from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
     from melcodec.codec import Codec
     from melcodec.formats.codes import Codes
 
-ARRAYS, SOUNDS, PICTURES = (".npy", ".npz", ".safetensors"), (".wav", ".flac", ".ogg", ".mp3"), (".png", ".svg")
 Inputs = Annotated[list[Path], typer.Argument(help="Codes files or folders of them.", show_default=False)]
 Suffix = Annotated[
     str | None,
@@ -32,7 +34,7 @@ def decode(
     inputs: Inputs,
     output: options.OptionalOutput = None,
     to: Suffix = None,
-    checkpoint: options.Checkpoint = options.DEFAULT_CHECKPOINT,
+    checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
     device: options.Device = "auto",
     normalized: Normalized = False,
     num_samples: NumSamples = None,
@@ -43,14 +45,20 @@ def decode(
 
     Without -o the mel is written beside the codes. A mel is (80, T) float32, natural log power.
     """
-    from melcodec.errors import MelcodecError
+    from melcodec.audio.io import WRITERS
+    from melcodec.formats.arrays import SUFFIXES
+    from melcodec.plots import FORMATS
 
-    suffix = f".{to}" if to else ".npy"
-    if suffix not in ARRAYS + SOUNDS + PICTURES:
-        raise MelcodecError(f"--to {to}: not a format", "npy, npz, safetensors, wav, flac, ogg, mp3, png or svg")
+    suffix, known = f".{to}" if to else ".npy", (*SUFFIXES, *WRITERS, *FORMATS)
+    if suffix not in known:
+        raise MelcodecError(f"--to {to}: not a format", f"use one of {', '.join(name[1:] for name in known)}")
     # beside the codes a mel must not replace them
-    name = suffix if output is not None or suffix not in ARRAYS else f".mel{suffix}"
-    jobs = options.plan_jobs(inputs, output, ARRAYS + SOUNDS + PICTURES, name, find_codes)
+    name = suffix if output is not None or suffix not in SUFFIXES else f".mel{suffix}"
+    jobs = options.plan_jobs(inputs, output, known, name, find_codes)
+    if normalized and jobs.jobs[0].target.suffix.lower() not in SUFFIXES:
+        raise MelcodecError("--normalized is for mels; sound and pictures are made of the natural one")
+    if num_samples and not jobs.single:
+        raise MelcodecError("--num-samples is for a single file", ".npz and .safetensors codes know their own length")
     tally = Tally(jobs)
     todo = tally.pending(overwrite)
 
@@ -65,33 +73,37 @@ def decode(
                 if not any_checkpoint:
                     codec.check_fingerprint(codes, str(job.source))
                 length = num_samples or codes.num_samples
-                said = writer(job.target)(codec, codes, length, job.target, normalized)
+                said = writer(job.target, normalized)(codec, codes, length, job.target)
                 tally.done += 1
-            except MelcodecError as error:
-                tally.fail(job.source, error)
+                if jobs.single:
+                    say(f"{job.target}: {said}")
+            except (MelcodecError, OSError) as error:
+                tally.fail(job.source, from_os(error) if isinstance(error, OSError) else error)
             update(index, len(todo))
-    if len(jobs.jobs) == 1:
-        say(f"{jobs.jobs[0].target}: {said}")
-    else:
+    if not jobs.single:
         tally.finish("files decoded")
 
 
 def find_codes(folder: Path) -> list[Path]:
     """Every codes file below ``folder``; mels that an earlier decode left beside them are passed over."""
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in ARRAYS and not path.name.startswith("."))
+    from melcodec.formats.arrays import SUFFIXES
+
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
     return sorted(path for path in files if Path(path.stem).suffix != ".mel")
 
 
-Writer = Callable[["Codec", "Codes", int | None, Path, bool], str]
-
-
-def writer(target: Path) -> Writer:
+def writer(target: Path, normalized: bool) -> Callable[[Codec, Codes, int | None, Path], str]:
     """How to write ``target``, by its suffix."""
+    from melcodec.audio.io import WRITERS
+    from melcodec.formats.arrays import SUFFIXES
+
     suffix = target.suffix.lower()
-    return write_mel if suffix in ARRAYS else write_sound if suffix in SOUNDS else write_picture
+    if suffix in SUFFIXES:
+        return partial(write_mel, normalized=normalized)
+    return write_sound if suffix in WRITERS else write_picture
 
 
-def write_mel(codec: Codec, codes: Codes, num_samples: int | None, target: Path, normalized: bool) -> str:
+def write_mel(codec: Codec, codes: Codes, num_samples: int | None, target: Path, normalized: bool = False) -> str:
     """Write the mel; say its shape."""
     from melcodec.formats.mels import save_mel
 
@@ -100,7 +112,7 @@ def write_mel(codec: Codec, codes: Codes, num_samples: int | None, target: Path,
     return f"mel {mel.shape[0]} x {mel.shape[1]} frames"
 
 
-def write_sound(codec: Codec, codes: Codes, num_samples: int | None, target: Path, normalized: bool) -> str:
+def write_sound(codec: Codec, codes: Codes, num_samples: int | None, target: Path) -> str:
     """Write the sound; say its length."""
     from melcodec.audio.io import save_blocks
 
@@ -116,13 +128,12 @@ def write_sound(codec: Codec, codes: Codes, num_samples: int | None, target: Pat
     return f"{written / codec.sample_rate:.2f} s at {codec.sample_rate} Hz"
 
 
-def write_picture(codec: Codec, codes: Codes, num_samples: int | None, target: Path, normalized: bool) -> str:
+def write_picture(codec: Codec, codes: Codes, num_samples: int | None, target: Path) -> str:
     """Draw the mel; say its length."""
     from melcodec.plots import plot_mel, save_figure
 
     mel = codec.decode_to_mel(codes.codes, num_samples)[0].cpu().numpy()
-    figure = plot_mel(
-        mel, codec.sample_rate, codec.frontend.hop_length, f"{mel.shape[1]} frames from {codes.codes.shape[1]} codes"
-    )
+    front, title = codec.frontend, f"{mel.shape[1]} frames from {codes.codes.shape[1]} codes"
+    figure = plot_mel(mel, front.sample_rate, front.hop_length, title, front.f_min, front.f_max)
     save_figure(figure, target, overwrite=True)
     return "picture of the decoded mel"

@@ -10,6 +10,8 @@ import typer
 from melcodec.cli import _options as options
 from melcodec.cli._batch import Tally
 from melcodec.cli._console import progress, say
+from melcodec.errors import MelcodecError
+from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 
 Inputs = Annotated[list[Path], typer.Argument(help="Audio files or folders; - is standard input.", show_default=False)]
 Suffix = Annotated[str, typer.Option("--to", help="Format in a folder: npy, npz or safetensors.")]
@@ -20,7 +22,7 @@ def encode(
     inputs: Inputs,
     output: options.OptionalOutput = None,
     to: Suffix = "npy",
-    checkpoint: options.Checkpoint = options.DEFAULT_CHECKPOINT,
+    checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
     device: options.Device = "auto",
     pad_to: PadTo = 0,
     batch_size: options.BatchSize = 32,
@@ -37,32 +39,31 @@ def encode(
 
     array_suffix(Path(f"codes.{to}"))
     jobs = options.plan_jobs(inputs, output, SUFFIXES, f".{to}", find_audio)
+    if pad_to and not jobs.single:
+        raise MelcodecError("--pad-to is for a single file")
     tally = Tally(jobs)
     todo = tally.pending(overwrite)
 
     from melcodec.codec import Codec
     from melcodec.corpus.files import encode_files
-    from melcodec.errors import MelcodecError
     from melcodec.formats.codes import save_codes
 
     codec = Codec.from_pretrained(checkpoint, device)
-    if jobs.folder is None and len(todo) == 1:
+    if jobs.single:
         codes = codec.encode_file(str(todo[0].source), pad_to)
         save_codes(todo[0].target, codes, overwrite)
         seconds = (codes.num_samples or 0) / codec.sample_rate
         say(f"{todo[0].target}: {codes.codes.shape[-1]} codes for {seconds:.2f} s ({codec.bitrate:.0f} bit/s)")
         return
-    if pad_to:
-        raise MelcodecError("--pad-to is for a single file")
-    targets = {job.source: job.target for job in todo}
+    encoded = encode_files(codec, [job.source for job in todo], batch_size, num_workers)
     with progress("encoding") as update:
-        for index, item in enumerate(encode_files(codec, list(targets), batch_size, num_workers), start=1):
+        for index, (job, item) in enumerate(zip(todo, encoded, strict=True), start=1):
             try:
                 if isinstance(item.result, MelcodecError):
                     raise item.result
-                save_codes(targets[item.path], item.result, overwrite)
+                save_codes(job.target, item.result, overwrite)
                 tally.done += 1
             except MelcodecError as error:
-                tally.fail(item.path, error)
+                tally.fail(job.source, error)
             update(index, len(todo))
     tally.finish("files encoded")

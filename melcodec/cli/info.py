@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from melcodec.errors import MelcodecError
+
 File = Annotated[
     str, typer.Argument(metavar="FILE", help="Checkpoint (or a shipped name), codes, mel or audio.", show_default=False)
 ]
@@ -41,6 +43,10 @@ def describe(file: str) -> dict[str, Any]:
             return {"file": str(path), "kind": "training state", "step": meta["step"], "best": meta["best"]}
     if path.suffix.lower() in SUFFIXES:
         return describe_array(path)
+    if path.suffix.lower() in (".pth", ".pt") and path.is_file():
+        raise MelcodecError(
+            f"{path}: is a PyTorch file, which info does not open", "XTTS weights come in with melcodec import-xtts"
+        )
     return describe_audio(path)
 
 

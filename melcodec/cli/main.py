@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from melcodec import __version__
-from melcodec.cli._console import say, say_error
+from melcodec.cli._console import say_error
 from melcodec.cli.convert import export_xtts, import_xtts
 from melcodec.cli.decode import decode
 from melcodec.cli.encode import encode
@@ -19,7 +19,7 @@ from melcodec.cli.mel_stats import mel_stats
 from melcodec.cli.plot import plot_app
 from melcodec.cli.roundtrip import roundtrip
 from melcodec.cli.train import train
-from melcodec.errors import MelcodecError
+from melcodec.errors import MelcodecError, from_os
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,15 +56,26 @@ app.add_typer(plot_app, name="plot", rich_help_panel="Use")
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. Ctrl-C never comes out of typer, which ends it without a traceback."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            flush_stdout()
     except MelcodecError as error:
         say_error(error)
         sys.exit(1)
-    except KeyboardInterrupt:
-        say("interrupted")
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our stdout left; python would complain once more at exit
+    except BrokenPipeError:  # the reader of our stdout left: typer, too, ends with 1 and no word
+        sys.exit(1)
+    except OSError as error:
+        say_error(from_os(error))
+        sys.exit(1)
+
+
+def flush_stdout() -> None:
+    """Meet a closed pipe or a full disk here: little output waits in a buffer, and at exit python would complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        raise

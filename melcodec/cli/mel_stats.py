@@ -38,3 +38,5 @@ def mel_stats(data: Data, output: options.Output, overwrite: options.Overwrite =
         say(f"left out: {error}")
     save_mel_norms(output, stats.norms, overwrite)
     say(f"{output}: {len(stats.norms)} norms from {len(paths) - len(stats.failures)} files")
+    if stats.failures:
+        raise typer.Exit(1)

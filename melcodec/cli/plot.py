@@ -9,8 +9,8 @@ import typer
 
 from melcodec.cli import _options as options
 from melcodec.cli._console import say
+from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 
-MEL_FILES = (".npy", ".npz", ".safetensors")
 Sound = Annotated[str, typer.Argument(metavar="IN", help="Audio file; - is standard input.", show_default=False)]
 SoundOrMel = Annotated[
     str, typer.Argument(metavar="IN", help="Audio file, or a mel (.npy); - is standard input.", show_default=False)
@@ -29,10 +29,11 @@ def plot_mel(source: SoundOrMel, output: options.Output, overwrite: options.Over
     from melcodec.audio.io import read_blocks
     from melcodec.audio.mel import build_frontend
     from melcodec.config import MelConfig, xtts_mel_norms
+    from melcodec.formats.arrays import SUFFIXES
     from melcodec.formats.mels import load_mel
 
     config = MelConfig()
-    if Path(source).suffix.lower() in MEL_FILES:
+    if Path(source).suffix.lower() in SUFFIXES:
         mel = load_mel(Path(source), config.n_mels)
     else:
         frontend = build_frontend(config, xtts_mel_norms())
@@ -46,7 +47,7 @@ def plot_mel(source: SoundOrMel, output: options.Output, overwrite: options.Over
 def plot_roundtrip(
     source: Sound,
     output: options.Output,
-    checkpoint: options.Checkpoint = options.DEFAULT_CHECKPOINT,
+    checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
 ) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,9 +52,13 @@ def train(
     from melcodec.training.run import Listener
     from melcodec.training.run import train as run
 
-    with stop_on_signals() as stopped, progress("computing mels") as cached:
+    with stop_on_signals() as stopped, cache_bar() as cached:
         listener = Listener(say, Reporter(settings).report, cached, lambda: bool(stopped))
-        state = run(data, settings, folder, device=device, mel_stats=mel_stats, listener=listener)
+        try:
+            state = run(data, settings, folder, device=device, mel_stats=mel_stats, listener=listener)
+        except KeyboardInterrupt as interrupt:
+            say(str(interrupt) or "interrupted; the same command goes on from the last state that was saved")
+            raise typer.Exit(128 + stopped[0]) from None
     if stopped:
         say(f"stopped at step {state.step} of {settings.train.steps}; the same command goes on from here")
         raise typer.Exit(128 + stopped[0])
@@ -79,13 +83,30 @@ def stop_on_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def cache_bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar for every set of files whose mels are computed, gone when its last file is done."""
+    with ExitStack() as shown:
+        bars: list[Callable[[int, int], None]] = []
+
+        def update(done: int, total: int) -> None:
+            if not bars:
+                bars.append(shown.enter_context(progress("computing mels")))
+            bars[0](done, total)
+            if done == total:
+                shown.close()
+                bars.clear()
+
+        yield update
+
+
 class Reporter:
     """Prints a line per validation, and a training line every few seconds."""
 
     def __init__(self, settings: RunConfig) -> None:
         self.steps = settings.train.steps
-        self.started = self.said = time.monotonic()
-        self.first: int | None = None
+        self.started = self.said = 0.0
+        self.first: int | None = None  # the step of the first line: time is counted from there, after mels and k-means
 
     def report(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Called with every metric line."""
@@ -94,10 +115,12 @@ class Reporter:
             used = f"{values['codes_used']} codes, perplexity {values['perplexity']:.0f}"
             say(f"step {step}: validation log-mel L1 {values['log_mel_l1']:.3f}, {used}")
             return
-        self.first = step if self.first is None else self.first
+        if self.first is None:
+            self.first, self.started, self.said = step, now, now
+            return
         if now - self.said < PLAIN_SECONDS:
             return
         self.said = now
-        left = (now - self.started) / max(1, step - self.first) * (self.steps - step)
+        left = (now - self.started) / (step - self.first) * (self.steps - step)
         words = f"loss {values['loss']:.4f}, revived {values['revived']:.0f}, {values['audio_per_second']:.0f}x real time"
         say(f"step {step}/{self.steps}: {words}, {left / 60:.0f} min left")

@@ -11,7 +11,7 @@ import numpy as np
 
 from melcodec.audio.io import load, probe
 from melcodec.codec import Codec
-from melcodec.errors import MelcodecError
+from melcodec.errors import MelcodecError, from_os
 from melcodec.formats.codes import Codes
 
 SHORT_SECONDS = 60.0  # longer files stream on their own, so that memory does not depend on their length
@@ -61,6 +61,8 @@ def _encode_group(codec: Codec, group: list[_Read]) -> Iterator[Encoded]:
                 yield Encoded(item.path, codec.encode_file(item.path))
             except MelcodecError as error:
                 yield Encoded(item.path, error)
+            except OSError as error:
+                yield Encoded(item.path, from_os(error))
         else:
             codes = next(encoded).numpy()
             yield Encoded(item.path, Codes(codes, len(item.wave), item.rate, codec.fingerprint, codec.codebook_size))
@@ -74,3 +76,5 @@ def _read(path: Path, sample_rate: int) -> _Read:
         return _Read(path, load(path, sample_rate), info.sample_rate)
     except MelcodecError as error:
         return _Read(path, error)
+    except OSError as error:  # such as a folder that lists its files but does not let them be opened
+        return _Read(path, from_os(error))

@@ -6,11 +6,15 @@ melcodec's container. torch is not needed to read the first two, nor the third o
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -18,13 +22,17 @@ from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
 from melcodec.formats.container import read_container, read_header, write_container
 
+NPY_MAGIC, ZIP_MAGIC = np.lib.format.MAGIC_PREFIX, b"PK"
+# what numpy and zipfile raise on the way through damaged bytes: RuntimeError for members that claim to be encrypted,
+# MemoryError for shapes that fit nowhere
+DAMAGE = (ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError)
 SUFFIXES = (".npy", ".npz", ".safetensors")
 Facts = dict[str, "int | float | str | None"]
 
 
 @dataclass(frozen=True)
 class ArrayHeader:
-    """What a file says without its array being read."""
+    """What a file's header says; ``facts`` are those beside the array."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -44,7 +52,8 @@ def write_array(path: Path, name: str, array: np.ndarray, facts: Facts, overwrit
         if suffix == ".npy":
             np.save(file, array, allow_pickle=False)
         else:
-            np.savez(file, allow_pickle=False, **{name: array}, **{k: np.array(v) for k, v in known.items()})
+            members: dict[str, Any] = {name: array, **{key: np.array(value) for key, value in known.items()}}
+            np.savez(file, **members)
 
 
 def read_array(path: Path, name: str) -> tuple[np.ndarray, Facts]:
@@ -56,33 +65,41 @@ def read_array(path: Path, name: str) -> tuple[np.ndarray, Facts]:
     if array_suffix(path) == ".safetensors":
         meta, tensors = read_container(path, name)
         return tensors[name].numpy(), meta
-    loaded = _load(path)
-    if isinstance(loaded, np.ndarray):
-        return loaded, {}
-    with loaded:
-        if name not in loaded.files:
-            raise MelcodecError(f"{path}: holds {', '.join(loaded.files) or 'nothing'}, not {name}")
-        try:
-            return loaded[name], {key: loaded[key].item() for key in loaded.files if key != name and loaded[key].ndim == 0}
-        except (ValueError, zipfile.BadZipFile) as error:
-            raise _unreadable(path, error) from None
+    with _opened(path) as file:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded, {}
+        with loaded:
+            if name not in loaded.files:
+                raise MelcodecError(f"{path}: holds {', '.join(loaded.files) or 'nothing'}, not {name}")
+            array = loaded[name]
+            if not isinstance(array, np.ndarray):  # a member that is no array is given as its bytes
+                raise ValueError(f"{name} is no array")
+            return array, {key: loaded[key].item() for key in loaded.files if key != name and np.ndim(loaded[key]) == 0}
 
 
 def read_array_header(path: Path) -> tuple[str | None, ArrayHeader]:
-    """The array's name (None for .npy, which has none) and its header, without importing torch."""
+    """The array's name (None for .npy, which has none) and its header, without reading the array or importing torch."""
     if array_suffix(path) == ".safetensors":
         meta, entries = read_header(path)
         entry = entries.get(meta["kind"], {"shape": (), "dtype": ""})
         return meta["kind"], ArrayHeader(tuple(entry["shape"]), entry["dtype"], meta)
-    loaded = _load(path)
-    if isinstance(loaded, np.ndarray):
-        return None, ArrayHeader(loaded.shape, str(loaded.dtype), {})
-    with loaded:
-        names = [key for key in loaded.files if loaded[key].ndim]
-        name = names[0] if names else None
-        array = loaded[name] if name else np.empty(0)
-        facts = {key: loaded[key].item() for key in loaded.files if loaded[key].ndim == 0}
-        return name, ArrayHeader(array.shape, str(array.dtype), facts)
+    with _opened(path) as file:
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            return None, ArrayHeader(*_read_npy_header(file), {})
+        facts: Facts = {}
+        name, header = None, ArrayHeader((0,), "", facts)
+        with zipfile.ZipFile(file) as members:
+            for member in members.namelist():
+                with members.open(member) as stream:
+                    shape, dtype = _read_npy_header(stream)
+                    if shape and name is None:
+                        name, header = member.removesuffix(".npy"), ArrayHeader(shape, dtype, facts)
+                if not shape:
+                    with members.open(member) as stream:
+                        facts[member.removesuffix(".npy")] = np.lib.format.read_array(stream, allow_pickle=False).item()
+        return name, header
 
 
 def array_suffix(path: Path) -> str:
@@ -93,25 +110,34 @@ def array_suffix(path: Path) -> str:
     return suffix
 
 
-def _load(path: Path) -> Any:
-    if not path.exists():
-        raise MelcodecError(f"{path}: no such file")
+def _read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of the array that begins here."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError("object arrays")
+    return shape, str(dtype)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """A .npy or .npz file, open; whatever goes wrong while it is read becomes a MelcodecError."""
     if path.is_dir():
         raise MelcodecError(f"{path}: is a folder, not a file")
     try:
-        # from memory: numpy leaves a file open when it turns out not to be a zip
-        return np.load(BytesIO(path.read_bytes()), allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from None
+        with path.open("rb") as file:
+            if not file.read(len(NPY_MAGIC)).startswith((NPY_MAGIC, ZIP_MAGIC)):
+                raise MelcodecError(f"{path}: not a numpy file")
+            file.seek(0)
+            yield file
+    except FileNotFoundError:
+        raise MelcodecError(f"{path}: no such file") from None
     except OSError as error:
         raise MelcodecError(f"{path}: {error.strerror or error}") from None
-
-
-def _unreadable(path: Path, error: Exception) -> MelcodecError:
-    if "pickle" in str(error).lower() and path.suffix == ".npy" and path.read_bytes()[:6] != b"\x93NUMPY":
-        return MelcodecError(f"{path}: not a numpy file")
-    if "pickle" in str(error).lower() or "object" in str(error).lower():
-        return MelcodecError(
-            f"{path}: holds pickled objects, which melcodec does not load", "save it as a plain integer or float array"
-        )
-    return MelcodecError(f"{path}: damaged ({error})")
+    except DAMAGE as error:
+        if "object arrays" in str(error).lower():
+            raise MelcodecError(
+                f"{path}: holds pickled objects, which melcodec does not load", "save it as a plain integer or float array"
+            ) from None
+        raise MelcodecError(f"{path}: damaged ({error})") from None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from melcodec.errors import MelcodecError
-from melcodec.formats.arrays import Facts, array_suffix, read_array, write_array
+from melcodec.formats.arrays import Facts, read_array, write_array
 
 NAME = "codes"
 
@@ -32,21 +33,21 @@ class Codes:
     codebook_size: int | None = None
 
 
-def smallest_unsigned(codebook_size: int) -> type[np.unsignedinteger]:
-    """uint8 up to K = 256, else uint16 up to 65,536."""
-    return np.uint8 if codebook_size <= 256 else np.uint16
+def smallest_unsigned(codebook_size: int) -> np.dtype[Any]:
+    """uint8 up to K = 256, uint16 up to 65,536, uint32 beyond."""
+    return np.min_scalar_type(codebook_size - 1)
 
 
 def save_codes(path: Path, codes: Codes, overwrite: bool = True) -> None:
-    """Write ``codes`` to ``path``: .npy, .npz or .safetensors. ``codebook_size`` must be known."""
-    assert codes.codebook_size is not None
+    """Write ``codes`` to ``path``: .npy, .npz or .safetensors; where K is not known, the largest code picks the type."""
+    codebook_size = codes.codebook_size or int(codes.codes.max()) + 1
     facts: Facts = {
         "num_samples": codes.num_samples,
         "source_rate": codes.source_rate,
         "fingerprint": codes.fingerprint,
         "codebook_size": codes.codebook_size,
     }
-    write_array(path, NAME, codes.codes.astype(smallest_unsigned(codes.codebook_size)), facts, overwrite)
+    write_array(path, NAME, codes.codes.astype(smallest_unsigned(codebook_size)), facts, overwrite)
 
 
 def load_codes(path: Path) -> Codes:
@@ -55,7 +56,6 @@ def load_codes(path: Path) -> Codes:
     Raises:
         MelcodecError: unreadable, needs pickle, wrong shape or dtype, empty, or negative.
     """
-    array_suffix(path)
     array, facts = read_array(path, NAME)
     if array.dtype.kind not in "ui":
         raise MelcodecError(f"{path}: {array.dtype} values are not codes", "codes are integers; a mel file cannot be decoded")
@@ -63,10 +63,11 @@ def load_codes(path: Path) -> Codes:
         array = array[None]
     if array.ndim != 2 or 0 in array.shape:
         raise MelcodecError(f"{path}: codes of shape {array.shape}, not (Q, N)")
+    array = array.astype(np.int64)
     if array.min() < 0:
         raise MelcodecError(f"{path}: negative codes")
     return Codes(
-        array.astype(np.int64),
+        array,
         _int(facts.get("num_samples")),
         _int(facts.get("source_rate")),
         str(facts["fingerprint"]) if "fingerprint" in facts else None,

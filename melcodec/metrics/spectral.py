@@ -8,8 +8,3 @@ import numpy as np
 def log_mel_l1(reference: np.ndarray, output: np.ndarray) -> float:
     """Mean |difference| of two natural log-mel power spectrograms (M, T); 1.0 is 4.3 dB."""
     return float(np.abs(reference - output).mean(dtype=np.float64))
-
-
-def log_mel_mse(reference: np.ndarray, output: np.ndarray) -> float:
-    """Mean squared difference of two natural log-mel power spectrograms (M, T)."""
-    return float(np.square(reference - output).mean(dtype=np.float64))

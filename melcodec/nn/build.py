@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from torch import nn
-
 from melcodec.config import ConvConfig
-from melcodec.nn.base import Reach
+from melcodec.nn.base import Reach, Stack
 from melcodec.nn.conv import ConvDecoder, ConvEncoder, conv_reach
 
 
 class Backbone(NamedTuple):
     """An encoder (B, M, T) -> (B, D, N), a decoder (B, D, N) -> (B, M, stride N), and how far they see."""
 
-    encoder: nn.Module
-    decoder: nn.Module
+    encoder: Stack
+    decoder: Stack
     reach: Reach
 
 

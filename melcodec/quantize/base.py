@@ -1,8 +1,8 @@
-"""What a quantizer is."""
+"""What a quantizer gives."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -16,24 +16,3 @@ class Quantized(NamedTuple):
     latents: Tensor
     codes: Tensor
     commitment: Tensor
-
-
-class Quantizer(Protocol):
-    """A module that also encodes and decodes without learning."""
-
-    @property
-    def num_codebooks(self) -> int:
-        """Q."""
-
-    @property
-    def codebook_size(self) -> int:
-        """K."""
-
-    def __call__(self, latents: Tensor) -> Quantized:
-        """latents (B, D, N) -> Quantized; learns from the batch in training mode."""
-
-    def encode(self, latents: Tensor) -> Tensor:
-        """latents (B, D, N) -> codes (B, Q, N) int64."""
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """codes (B, Q, N) -> latents (B, D, N)."""

@@ -10,9 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 CACHE_VERSION = 1
 MELS, INDEX = "mels.f16", "index.json"
+MAX_WINDOWS_WORKERS = 61  # Windows waits for no more processes at once
 Progress = Callable[[int, int], None]  # files done, files in all
 _frontend: MelFrontend  # of a worker process, or of this one when it works alone
 
@@ -61,7 +65,7 @@ def cache_mels(paths: list[Path], config: MelConfig, num_workers: int = 0, progr
 
     Args:
         num_workers: processes; 0 takes every core.
-        progress: called after each file.
+        progress: called after each file. What it raises ends the work, and nothing half-made stays.
 
     Unreadable files are left out and named in ``failures``.
     """
@@ -107,14 +111,31 @@ def _mels(paths: list[Path], config: MelConfig, num_workers: int) -> Iterator[tu
         yield from map(_mel_of, paths)
         return
     # spawn: forking a process that has started torch's threads may hang
-    with ProcessPoolExecutor(num_workers, get_context("spawn"), _start_worker, (config, 1)) as pool:
+    most = MAX_WINDOWS_WORKERS if sys.platform == "win32" else num_workers
+    with ProcessPoolExecutor(min(num_workers, most), get_context("spawn"), _start_worker, (config, 1)) as pool:
         try:
-            # a few files at a time, so that a small corpus still reaches every process
-            yield from pool.map(_mel_of, paths, chunksize=max(1, min(8, len(paths) // (4 * num_workers))))
+            with _sigint_held():
+                mels = pool.map(_mel_of, paths)  # file by file, so that a stop waits for no more than one each
+            yield from mels
         except BrokenProcessPool:
             raise MelcodecError(
-                "a process that computes mels died", "out of memory? try --set train.data.num_workers=1"
+                "a process that computes mels died",
+                "out of memory? try --set train.data.num_workers=1; a script calls melcodec.train() "
+                "under if __name__ == '__main__':",
             ) from None
+
+
+@contextmanager
+def _sigint_held() -> Iterator[None]:
+    """Ctrl-C reaches every process of a terminal; those started in here never hear it (on Windows, once they run)."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(config: MelConfig, threads: int | None) -> None:
@@ -123,17 +144,19 @@ def _start_worker(config: MelConfig, threads: int | None) -> None:
 
     from melcodec.audio.mel import build_frontend
 
-    if threads:
+    if threads:  # a process of a pool, which its parent stops
         torch.set_num_threads(threads)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     # the cache holds the natural domain, so the norms do not matter here
     _frontend = build_frontend(config, (1.0,) * config.n_mels)
 
 
 def _mel_of(path: Path) -> tuple[Path, np.ndarray, str | None]:
     try:
-        parts = list(_frontend.stream(read_blocks(path, _frontend.sample_rate)))
-        mel = np.concatenate(parts, axis=1).T.astype(np.float16, order="C")
-        return path, mel, None
+        blocks = read_blocks(path, _frontend.sample_rate)
+        # part by part: a whole recording in float32 would take three times as much memory
+        parts = [mel.T.astype(np.float16, order="C") for mel in _frontend.stream(blocks)]
+        return path, np.concatenate(parts), None
     except (MelcodecError, OSError) as error:
         return path, np.empty((0, _frontend.n_mels), np.float16), str(error)
 

@@ -90,9 +90,9 @@ class Crops:
         # cumulative number of possible starts
         self.ends = np.cumsum([stop - start - config.crop_frames + 1 for start, stop in spans])
 
-    def batch(self, step: int, rank: int = 0) -> Tensor:
+    def batch(self, step: int) -> Tensor:
         """The crops of ``step``: natural log-mel (B, M, crop_frames) float32."""
-        rng = np.random.default_rng((self.seed, step, rank))
+        rng = np.random.default_rng((self.seed, step))
         size, frames = self.config.batch_size, self.config.crop_frames
         draws = rng.integers(self.ends[-1], size=size)
         span = np.searchsorted(self.ends, draws, side="right")

@@ -144,7 +144,7 @@ class Trainer:
 
     @torch.no_grad()
     def _start_codebook(self) -> None:
-        """k-means over the latents of the untrained encoder; the averages start at one batch's counts."""
+        """k-means over the latents of the untrained encoder; every count starts at its share of a batch."""
         model, train = self.state.model.eval(), self.config.train
         per_batch = train.data.batch_size * train.data.crop_frames // model.reach.stride
         wanted = KMEANS_VECTORS_PER_CODE * model.codebook.codebook_size

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from melcodec.audio.mel import build_frontend
-from melcodec.audio.stats import load_mel_norms
+from melcodec.audio.stats import checked_norms, load_mel_norms
 from melcodec.config import RunConfig, load_preset, parse, read_toml, to_toml, xtts_mel_norms
 from melcodec.devices import find_device
 from melcodec.errors import MelcodecError
@@ -17,7 +18,8 @@ from melcodec.training.data import find_split
 from melcodec.training.loop import STATE, Corpus, Hooks, Report, Trainer
 from melcodec.training.state import TrainState
 
-CONFIG = "config.toml"
+CONFIG, FAILURES = "config.toml", "failures.jsonl"
+SPOKEN_FAILURES = 5
 
 
 @dataclass(frozen=True)
@@ -45,30 +47,58 @@ def train(
         mel_stats: per-band norms from ``melcodec mel-stats``; None takes XTTS's.
 
     Raises:
-        MelcodecError: no speech, a run folder made with other settings, an unknown device.
+        MelcodecError: no speech, a run folder made with other settings, an unknown device, norms of other bands.
+        KeyboardInterrupt: the listener asked to stop while mels were computed; nothing half-made is left.
+
+    Mels are computed in processes that import the calling script: call it under ``if __name__ == "__main__":``.
     """
     settings, folder, hear = config or load_preset("base"), Path(folder), listener or Listener()
     target = find_device(device)
+    norms = _norms(mel_stats, settings.model.mel.n_mels)
     split = find_split([Path(item) for item in data], settings.train.data.valid_fraction)
     claim_folder(folder, settings)
     workers = settings.train.data.num_workers
-    train_mels = cache_mels(split.train, settings.model.mel, workers, hear.cached)
-    valid_mels = cache_mels(split.valid, settings.model.mel, workers) if split.valid else None
-    failures = train_mels.failures | (valid_mels.failures if valid_mels else {})
-    for reason in list(failures.values())[:5]:
-        hear.say(f"left out: {reason}")
-    if len(failures) > 5:
-        hear.say(f"... and {len(failures) - 5} more files that could not be read")
+
+    def cached(done: int, total: int) -> None:
+        hear.cached(done, total)
+        if done < total and hear.should_stop():  # a cache that is whole may as well stay
+            raise KeyboardInterrupt("stopped while computing mels; the same command computes them anew")
+
+    train_mels = cache_mels(split.train, settings.model.mel, workers, cached)
+    valid_mels = cache_mels(split.valid, settings.model.mel, workers, cached) if split.valid else None
+    _tell_failures(train_mels.failures | (valid_mels.failures if valid_mels else {}), folder, hear)
     hours = len(train_mels.mels) * settings.model.mel.hop_length / settings.model.mel.sample_rate / 3600
     hear.say(
         f"{len(train_mels.paths)} files, {hours:.2f} h to train on; {len(split.valid)} files to validate; run folder {folder}"
     )
     if (folder / STATE).exists():
         hear.say("going on with the run in this folder")
-    norms = load_mel_norms(mel_stats) if mel_stats else xtts_mel_norms()
     frontend = build_frontend(settings.model.mel, norms)
     hooks = Hooks(hear.report, hear.should_stop)
     return Trainer(settings, Corpus(train_mels, valid_mels), frontend, folder, target, hooks).run()
+
+
+def _norms(mel_stats: Path | None, n_mels: int) -> tuple[float, ...]:
+    if mel_stats:
+        return load_mel_norms(mel_stats, n_mels)
+    try:
+        return checked_norms(xtts_mel_norms(), "XTTS", n_mels)
+    except MelcodecError as error:
+        raise MelcodecError(error.message, "give norms of as many bands with --mel-stats, or keep model.mel.n_mels") from None
+
+
+def _tell_failures(failures: dict[str, str], folder: Path, hear: Listener) -> None:
+    """Name the files that were left out: the first few aloud, all of them in the run folder."""
+    for reason in list(failures.values())[:SPOKEN_FAILURES]:
+        hear.say(f"left out: {reason}")
+    if len(failures) > SPOKEN_FAILURES:
+        hear.say(f"... and {len(failures) - SPOKEN_FAILURES} more, all named in {folder / FAILURES}")
+    if failures:
+        with written_aside(folder / FAILURES) as aside:
+            lines = [json.dumps({"path": path, "reason": reason}) + "\n" for path, reason in failures.items()]
+            aside.write_text("".join(lines), encoding="utf-8")
+    else:
+        (folder / FAILURES).unlink(missing_ok=True)  # of an earlier start, mended since
 
 
 def claim_folder(folder: Path, settings: RunConfig) -> None:

@@ -411,6 +411,16 @@ def test_save_and_load(tmp_path, speech, suffix, subtype):
     assert similarity(load(path, RATE), speech) > 0.98
 
 
+def test_minutes_at_once_become_ogg(tmp_path, run_python):
+    """libsndfile 1.2.2 dies of a million samples in one write; in a process of its own, because it takes pytest with it."""
+    script = (
+        "import sys; from pathlib import Path; import numpy as np; from melcodec.audio.io import save\n"
+        "save(Path(sys.argv[1]), np.random.default_rng(0).uniform(-0.1, 0.1, 3_000_000).astype(np.float32), 22_050)"
+    )
+    run_python(script, tmp_path / "long.ogg")
+    assert probe(tmp_path / "long.ogg").num_samples == 3_000_000
+
+
 def test_save_clips_instead_of_wrapping_around(tmp_path):
     save(tmp_path / "out.wav", np.array([1.5, -1.5, 0.5], np.float32), RATE)
     wav = load(tmp_path / "out.wav", RATE)

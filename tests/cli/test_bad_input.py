@@ -70,7 +70,7 @@ def test_outputs(refused, cli, examples, tiny, tmp_path):
     assert "exists already" in refused("roundtrip", clip, "-o", "there.wav", *tiny)
     assert "exists already" in refused("decode", "there.npy", "-o", "there.wav", *tiny)
     assert (tmp_path / "there.wav").read_bytes() == b"precious"
-    assert "cannot write '.xyz' sound" in refused("roundtrip", clip, "-o", "x.xyz", *tiny)
+    assert "'.xyz' cannot be written here" in refused("roundtrip", clip, "-o", "x.xyz", "--checkpoint", "asked for too late")
 
 
 @pytest.mark.parametrize(

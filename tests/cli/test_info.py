@@ -60,6 +60,11 @@ def test_refusals(refused, tmp_path):
     assert "not a safetensors file" in refused("info", "x.safetensors")
     assert "no such file" in refused("info", "missing.npy")
     assert "no such file" in refused("info", "missing.wav")
+    assert "no such file" in refused("info", "missing.pth")
+    torch.save(torch.zeros(80), tmp_path / "mel_stats.pth")
+    assert "import-xtts" in refused("info", "mel_stats.pth")
+    np.save(tmp_path / "o.npy", np.array([{}], object), allow_pickle=True)
+    assert "pickled objects" in refused("info", "o.npy")
 
 
 @pytest.mark.parametrize("command", [["--help"], ["--version"], ["encode", "--help"], ["info", "CHECKPOINT"], ["info", "CLIP"]])
@@ -90,6 +95,17 @@ def test_mel_stats(cli, speech_folder, golden, tmp_path):
     mels = torch.cat([frontend(torch.from_numpy(part)[None])[0] for part in parts], dim=1)
     assert (norms.shape, norms.dtype) == ((80,), torch.float32)
     assert torch.allclose(norms, mels.mean(1), atol=1e-4)
+
+
+def test_mel_stats_of_a_corpus_with_bad_files(cli, speech_folder, tmp_path):
+    """The norms of the others are written, and the exit status says that some are missing."""
+    (tmp_path / "bad.wav").write_text("not sound")
+    assert cli("mel-stats", speech_folder, "-o", "good.npy").status == 0
+    status, out, err = cli("mel-stats", speech_folder, "bad.wav", "-o", "norms.npy")
+    assert (status, out) == (1, "")
+    assert "left out: bad.wav: not readable as audio" in err
+    assert "80 norms from 6 files" in err
+    assert (tmp_path / "norms.npy").read_bytes() == (tmp_path / "good.npy").read_bytes()
 
 
 def test_mel_stats_refusals(refused, tmp_path):

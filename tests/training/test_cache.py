@@ -34,6 +34,20 @@ def die(done, total):
 cache_mels(find_audio(Path(sys.argv[1])), MelConfig(), 1, die)
 """
 
+WITHOUT_A_GUARD = """
+import sys
+from pathlib import Path
+from melcodec.audio.io import find_audio
+from melcodec.config import MelConfig
+from melcodec.errors import MelcodecError
+from melcodec.training.cache import cache_mels
+
+try:
+    cache_mels(find_audio(Path(sys.argv[1])), MelConfig(), 2)
+except MelcodecError as error:
+    print(error.hint)
+"""
+
 
 @pytest.fixture(autouse=True)
 def fresh_cache(tmp_path, monkeypatch) -> Path:
@@ -135,7 +149,7 @@ def test_a_changed_or_added_file_or_setting_builds_anew(speech):
     assert after != before
     shutil.copy(speech / "a" / "0.wav", speech / "new.wav")
     assert frames() > after
-    frames(MelConfig(hop_length=512))
+    frames(MelConfig(hop_length=400))
     stat = (speech / "new.wav").stat()
     os.utime(speech / "new.wav", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     frames()
@@ -206,3 +220,24 @@ def test_the_index_is_written_last(speech, fresh_cache):
     (index,), (mels,) = fresh_cache.rglob(INDEX), fresh_cache.rglob(MELS)
     assert index.stat().st_mtime_ns >= mels.stat().st_mtime_ns
     assert json.loads(index.read_text())["starts"][-1] * 80 * 2 == mels.stat().st_size
+
+
+def test_a_script_without_a_guard_is_told_of_it(speech, fresh_cache, tmp_path):
+    """Every process of the pool imports the script, which must not start a pool of its own."""
+    (tmp_path / "script.py").write_text(WITHOUT_A_GUARD)
+    command = [sys.executable, tmp_path / "script.py", speech]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert "under if __name__ == '__main__':" in told.stdout
+    assert contents(fresh_cache) == {}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_progress_raises_ends_the_work(speech, fresh_cache, workers):
+    def stop(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache_mels(find_audio(speech), MelConfig(), workers, stop)
+    assert contents(fresh_cache) == {}
+    assert multiprocessing.active_children() == []

@@ -114,7 +114,7 @@ def test_crops_have_the_shape_that_was_asked_for():
     assert batch.element_size() == 4
 
 
-def test_crops_are_a_function_of_seed_and_step_and_rank():
+def test_crops_are_a_function_of_seed_and_step():
     cache = cache_of(500, 400)
     crops = crops_of(cache)
     late = crops.batch(7)
@@ -122,7 +122,7 @@ def test_crops_are_a_function_of_seed_and_step_and_rank():
         crops.batch(step)
     assert crops.batch(7).equal(late)
     assert crops_of(cache).batch(7).equal(late)
-    for other in (crops.batch(8), crops_of(cache, seed=1).batch(7), crops.batch(7, rank=1)):
+    for other in (crops.batch(8), crops_of(cache, seed=1).batch(7)):
         assert not other.equal(late)
 
 
