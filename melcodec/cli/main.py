@@ -56,7 +56,7 @@ app.add_typer(plot_app, name="plot", rich_help_panel="Use")
 
 
 def main() -> None:
-    """Run the command line. Ctrl-C never comes out of typer, which ends it without a traceback."""
+    """Run the command line."""
     try:
         try:
             app()
@@ -65,6 +65,8 @@ def main() -> None:
     except MelcodecError as error:
         say_error(error)
         sys.exit(1)
+    except KeyboardInterrupt:  # outside of typer's reach, such as while modules are imported
+        sys.exit(130)
     except BrokenPipeError:  # the reader of our stdout left: typer, too, ends with 1 and no word
         sys.exit(1)
     except OSError as error:
