@@ -198,10 +198,17 @@ class Codec:
                 for start in range(num_samples, pad_to, PAD_SAMPLES):
                     yield np.zeros(min(PAD_SAMPLES, pad_to - start), np.float32)
 
-        parts = list(self._encode_mel_stream(self.frontend.stream(counted())))
-        if not parts:
+        # One array that doubles, not a list: each little array kept among the large ones that come and go would pin a
+        # window's worth of heap, 100 MB an hour.
+        codes, filled = np.empty((self.num_codebooks, 64 * CHUNK_CODES), np.int64), 0
+        for part in self._encode_mel_stream(self.frontend.stream(counted())):
+            while filled + part.shape[-1] > codes.shape[-1]:
+                codes = np.concatenate([codes, np.empty_like(codes)], axis=-1)
+            codes[:, filled : filled + part.shape[-1]] = part
+            filled += part.shape[-1]
+        if not filled:
             raise MelcodecError("the wave holds no samples")
-        return np.concatenate(parts, axis=-1)[:, : self.num_codes(num_samples)], num_samples
+        return codes[:, : min(filled, self.num_codes(num_samples))].copy(), num_samples
 
     def decode_to_mel(
         self,
