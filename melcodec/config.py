@@ -24,6 +24,7 @@ else:
     import tomli as tomllib
 
 N_MELS = 80
+CONFIG_VERSION = 1
 
 
 class _Settings(BaseModel):
@@ -87,54 +88,82 @@ class GriffinLimConfig(_Settings):
 
 
 class DataConfig(_Settings):
-    """How a folder of speech becomes batches of mel crops."""
+    """How speech becomes batches of mel crops."""
 
     crop_frames: int = Field(128, ge=4, multiple_of=4, description="frames; 128 frames are 1.49 s")
-    batch_size: int = Field(32, ge=1, description="crops per step")
-    valid_fraction: float = Field(0.02, ge=0, lt=1, description="share of files held out when there is no valid/ folder")
-    gain_db: float = Field(0.0, ge=0, description="dB; each crop's level moves by a uniform draw from +-gain_db")
+    batch_size: int = Field(32, ge=1, description="crops per step, over all processes")
+    valid_fraction: float = Field(0.02, ge=0, lt=1, description="share held out when no validation set is there")
+    split: Literal["auto", "speaker", "file"] = Field("auto", description="what is held out; auto: speakers if 10 or more")
+    on_device: Literal["auto", "always", "never"] = Field("auto", description="keep all mels in the GPU's memory")
     num_workers: int = Field(0, ge=0, description="processes that build the mel cache; 0 takes every core")
+
+
+class AugmentConfig(_Settings):
+    """What is done to crops before the model sees them; everything is off by default."""
+
+    speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field(
+        (1.0,), min_length=1, description="every file is learned at each of these speeds, pitch and formants moving along"
+    )
+    gain_db: float = Field(0.0, ge=0, description="dB; each crop's level moves by a uniform draw from +-gain_db")
+    time_scale: float = Field(0.0, ge=0, lt=1, description="each crop is stretched by a uniform draw from 1 +- time_scale")
+    time_flip: float = Field(0.0, ge=0, le=1, description="share of crops that run backwards")
+    band_masks: int = Field(0, ge=0, description="stripes of bands hidden from the encoder, as in SpecAugment")
+    band_mask_size: int = Field(8, ge=1, description="most bands a stripe hides")
+    time_masks: int = Field(0, ge=0, description="stripes of time hidden from the encoder")
+    time_mask_size: int = Field(16, ge=1, description="most frames a stripe hides")
 
 
 class CodebookConfig(_Settings):
     """How the codebook starts and how its unused codes are kept alive in training."""
 
-    start: Literal["kmeans", "stock"] = Field("kmeans", description="k-means over encoded speech, or XTTS's random start")
+    start: Literal["kmeans", "data", "stock"] = Field(
+        "kmeans", description="k-means over encoded speech, encoded speech itself, or XTTS's random start"
+    )
     kmeans_iterations: int = Field(10, ge=1)
-    revive: Literal["batch", "none"] = Field("batch", description="replace dead codes by latents of the batch")
-    revive_below: float = Field(0.03, ge=0, description="a code is dead under this share of the mean cluster size")
+    revive: Literal["batch", "two-sided", "none"] = Field(
+        "batch", description="dead codes become latents of the batch; or the seed article's rule: Gaussian noise"
+    )
+    revive_below: float = Field(0.03, ge=0, description="batch: a code is dead under this share of the mean cluster size")
 
 
 class OptimizerConfig(_Settings):
-    """AdamW with warm-up and a cosine or constant schedule."""
+    """Adam or AdamW, clipping and a learning-rate schedule."""
 
+    kind: Literal["adamw", "adam"] = "adamw"
     lr: float = Field(3e-4, gt=0)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
     weight_decay: float = Field(0.01, ge=0)
     grad_clip: float = Field(1.0, gt=0, description="largest gradient norm")
     warmup_steps: int = Field(200, ge=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    final_lr_fraction: float = Field(0.02, ge=0, le=1, description="cosine ends at this share of lr")
+    schedule: Literal["cosine", "constant", "step", "wsd"] = Field("cosine", description="wsd: constant, then linearly down")
+    final_lr_fraction: float = Field(0.02, ge=0, le=1, description="cosine and wsd end at this share of lr")
+    decay_fraction: float = Field(0.2, gt=0, le=1, description="the share of the steps over which wsd goes down")
+    step_every: int = Field(10_000, ge=1, description="steps between two drops of the step schedule")
+    step_factor: float = Field(0.5, gt=0, le=1, description="what a drop multiplies the rate by")
 
 
 class ObjectiveConfig(_Settings):
     """reconstruction + commitment_weight * commitment, both means over all elements of the normalised mel."""
 
-    reconstruction: Literal["mse", "l1"] = "mse"
+    reconstruction: Literal["mse", "l1", "smooth-l1", "spectral-norm"] = Field(
+        "mse", description="spectral-norm: the seed article's largest singular value of each crop's error"
+    )
     commitment_weight: float = Field(0.25, ge=0)
 
 
 class TrainConfig(_Settings):
-    """One training run."""
+    """How long, how often, how precisely, and which part."""
 
-    data: DataConfig = DataConfig()
-    codebook: CodebookConfig = CodebookConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
     steps: int = Field(20_000, ge=1)
+    accumulate: int = Field(1, ge=1, description="parts of a batch that go through the model one after the other")
+    tune: Literal["full", "decoder", "frozen-codebook"] = Field("full", description="decoder keeps all codes valid")
+    init: str = Field("", description="checkpoint to start from")
+    weight_ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights, which are judged and kept; 0: none")
     valid_every: int = Field(1_000, ge=1, description="steps between validations")
-    save_every: int = Field(500, ge=1, description="steps between checkpoints for resuming")
+    save_every: int = Field(500, ge=1, description="steps between states for resuming")
     log_every: int = Field(50, ge=1, description="steps between metric lines")
+    samples: int = Field(3, ge=0, description="validation clips drawn and sounded at every validation")
+    wandb: Literal["off", "offline", "online"] = "off"
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the device is fast at it")
     seed: int = Field(0, ge=0, lt=1 << 32)
 
@@ -142,8 +171,22 @@ class TrainConfig(_Settings):
 class RunConfig(_Settings):
     """A model and how it is trained: what a preset holds."""
 
+    version: int = CONFIG_VERSION
     model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    codebook: CodebookConfig = CodebookConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> RunConfig:
+        if self.version > CONFIG_VERSION:
+            raise ValueError(f"version {self.version} was made by a newer melcodec; this one reads up to {CONFIG_VERSION}")
+        if self.data.batch_size % self.train.accumulate:
+            raise ValueError("data.batch_size must be a multiple of train.accumulate")
+        return self
 
 
 ConfigT = TypeVar("ConfigT", bound=_Settings)

@@ -56,7 +56,7 @@ def test_toml_and_json_round_trip(name, tmp_path):
 
 def test_toml_of_values_far_from_the_defaults():
     config = with_overrides(
-        RunConfig(), ["train.optimizer.lr=1e-20", "train.optimizer.betas=[0.5, 0.75]", "train.seed=4294967295"]
+        RunConfig(), ["optimizer.lr=1e-20", "optimizer.betas=[0.5, 0.75]", "train.seed=4294967295"]
     )
     assert with_overrides(RunConfig(), []) == RunConfig()
     assert "lr = 1e-20\nbetas = [0.5, 0.75]\n" in to_toml(config)
@@ -102,29 +102,29 @@ def test_unknown_key(data, key, hint):
         "train.precision=float8",
         "train.seed=-1",
         "train.seed=4294967296",
-        "train.data.crop_frames=130",
-        "train.data.crop_frames=0",
-        "train.data.batch_size=0",
-        "train.data.valid_fraction=1",
-        "train.data.gain_db=-1",
-        "train.data.num_workers=-1",
-        "train.codebook.start=random",
-        "train.codebook.kmeans_iterations=0",
-        "train.codebook.revive=always",
-        "train.codebook.revive_below=-1",
-        "train.optimizer.lr=0",
-        "train.optimizer.lr=inf",
-        "train.optimizer.lr=nan",
-        "train.optimizer.lr=fast",
-        "train.optimizer.betas=[0.9]",
-        "train.optimizer.betas=[0.9, 1.0]",
-        "train.optimizer.weight_decay=-1",
-        "train.optimizer.grad_clip=0",
-        "train.optimizer.warmup_steps=-1",
-        "train.optimizer.schedule=linear",
-        "train.optimizer.final_lr_fraction=2",
-        "train.objective.reconstruction=l3",
-        "train.objective.commitment_weight=-1",
+        "data.crop_frames=130",
+        "data.crop_frames=0",
+        "data.batch_size=0",
+        "data.valid_fraction=1",
+        "augment.gain_db=-1",
+        "data.num_workers=-1",
+        "codebook.start=random",
+        "codebook.kmeans_iterations=0",
+        "codebook.revive=always",
+        "codebook.revive_below=-1",
+        "optimizer.lr=0",
+        "optimizer.lr=inf",
+        "optimizer.lr=nan",
+        "optimizer.lr=fast",
+        "optimizer.betas=[0.9]",
+        "optimizer.betas=[0.9, 1.0]",
+        "optimizer.weight_decay=-1",
+        "optimizer.grad_clip=0",
+        "optimizer.warmup_steps=-1",
+        "optimizer.schedule=linear",
+        "optimizer.final_lr_fraction=2",
+        "objective.reconstruction=l3",
+        "objective.commitment_weight=-1",
     ],
 )
 def test_wrong_value_is_named(assignment):
@@ -158,15 +158,15 @@ def test_overrides():
         [
             "model.backbone.hidden=32",
             "train.precision=bfloat16",
-            'train.codebook.start="stock"',
-            " train.optimizer.lr = 1e-4 ",
+            'codebook.start="stock"',
+            " optimizer.lr = 1e-4 ",
             "train.steps=1e3",
         ],
     )
     assert config.model.backbone.hidden == 32
     assert config.train.precision == "bfloat16"
-    assert config.train.codebook.start == "stock"
-    assert config.train.optimizer.lr == 1e-4
+    assert config.codebook.start == "stock"
+    assert config.optimizer.lr == 1e-4
     assert config.train.steps == 1000
     # the last one wins, and what was not named stays
     twice = with_overrides(load_preset("tiny"), ["train.steps=7", "train.steps=8"])

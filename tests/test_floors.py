@@ -15,8 +15,8 @@ PACKAGE = Path(melcodec.__file__).parent
 FLOORS = {
     "errors": 0,
     **dict.fromkeys(("config", "chunking", "devices", "distributed", "files", "presets"), 1),
-    **dict.fromkeys(("audio", "metrics", "plots"), 2),
-    **dict.fromkeys(("nn", "quantize"), 3),
+    **dict.fromkeys(("audio", "metrics", "plots", "pages"), 2),
+    **dict.fromkeys(("nn", "quantize", "manifests"), 3),
     **dict.fromkeys(("vqvae", "vocoder"), 4),
     "formats": 5,
     "codec": 6,

@@ -59,7 +59,7 @@ def stop_after_first_steps(words: list[str], folder: Path) -> None:
     """Training would take an hour: press Ctrl-C once it runs, and see that a checkpoint is there."""
     run = "checkpoints/data-xtts" if "xtts" in words else "checkpoints/data-base"
     (folder / run).mkdir(parents=True, exist_ok=True)
-    settings = ["--set", "train.data.batch_size=2", "--set", "train.codebook.start=stock"]
+    settings = ["--set", "data.batch_size=2", "--set", "codebook.start=stock"]
     child = subprocess.Popen([*words, *settings], cwd=folder, stderr=subprocess.PIPE, text=True, env=os.environ)
     try:
         assert child.stderr is not None

@@ -120,7 +120,7 @@ def _mels(paths: list[Path], config: MelConfig, num_workers: int) -> Iterator[tu
         except BrokenProcessPool:
             raise MelcodecError(
                 "a process that computes mels died",
-                "out of memory? try --set train.data.num_workers=1; a script calls melcodec.train() "
+                "out of memory? try --set data.num_workers=1; a script calls melcodec.train() "
                 "under if __name__ == '__main__':",
             ) from None
 

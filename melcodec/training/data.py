@@ -123,6 +123,6 @@ def _spans(starts: np.ndarray, crop_frames: int) -> list[tuple[int, int]]:
         total = int(starts[-1])
         raise MelcodecError(
             f"the corpus holds {total} frames of speech, less than one crop of {crop_frames}",
-            f"add recordings, or --set train.data.crop_frames={max(4, total // 4 * 4)}",
+            f"add recordings, or --set data.crop_frames={max(4, total // 4 * 4)}",
         )
     return spans

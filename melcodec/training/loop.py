@@ -73,8 +73,8 @@ class Trainer:
         train = config.train
         torch.manual_seed(train.seed)
         model = build_vqvae(config.model).to(device)
-        self.state = TrainState(model, build_optimizer(model, train.optimizer), tuple(frontend.norms.tolist()))
-        self.crops = Crops(corpus.train, train.data, config.model.mel, train.seed)
+        self.state = TrainState(model, build_optimizer(model, optimizer), tuple(frontend.norms.tolist()))
+        self.crops = Crops(corpus.train, data, config.model.mel, train.seed)
         self.autocast = wants_bfloat16(train.precision, device)
 
     def run(self) -> TrainState:
@@ -82,7 +82,7 @@ class Trainer:
         state, train = self.state, self.config.train
         if (self.folder / STATE).exists():
             state.restore(self.folder / STATE)
-        elif train.codebook.start == "kmeans":
+        elif codebook.start == "kmeans":
             self._start_codebook()
         log = RunLog(self.folder, state.step)
         started, first = time.perf_counter(), state.step
@@ -109,26 +109,26 @@ class Trainer:
     def _step(self) -> dict[str, float]:
         """One optimizer step; its scalars."""
         state, train = self.state, self.config.train
-        lr = lr_at(train.optimizer, state.step, train.steps)
+        lr = lr_at(optimizer, state.step, train.steps)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         mel = self._normalised_batch(state.step)
         state.model.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             output = state.model(mel)
-        loss = losses(train.objective, output, mel)
+        loss = losses(objective, output, mel)
         state.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), train.optimizer.grad_clip)
+        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), optimizer.grad_clip)
         if not torch.isfinite(norm):
             raise MelcodecError(
-                f"step {state.step}: the loss is not finite", "lower the learning rate: --set train.optimizer.lr=1e-4"
+                f"step {state.step}: the loss is not finite", "lower the learning rate: --set optimizer.lr=1e-4"
             )
         state.optimizer.step()
         revived = 0
-        if train.codebook.revive == "batch":
+        if codebook.revive == "batch":
             generator = torch.Generator().manual_seed(train.seed * 1_000_003 + state.step)
-            revived = revive_from_batch(state.model.codebook, output.latents, train.codebook.revive_below, generator)
+            revived = revive_from_batch(state.model.codebook, output.latents, codebook.revive_below, generator)
         state.step += 1
         return {
             "loss": loss.total.item(),
@@ -146,13 +146,13 @@ class Trainer:
     def _start_codebook(self) -> None:
         """k-means over the latents of the untrained encoder; every count starts at its share of a batch."""
         model, train = self.state.model.eval(), self.config.train
-        per_batch = train.data.batch_size * train.data.crop_frames // model.reach.stride
+        per_batch = data.batch_size * data.crop_frames // model.reach.stride
         wanted = KMEANS_VECTORS_PER_CODE * model.codebook.codebook_size
         # crops past the last step: none that training sees
         batches = [self._normalised_batch(train.steps + i) for i in range(-(-wanted // per_batch))]
         latents = torch.cat([model.encode_latents(mel).transpose(1, 2).flatten(0, 1) for mel in batches])
         generator = torch.Generator().manual_seed(train.seed)
-        centres, _ = kmeans(latents, model.codebook.codebook_size, train.codebook.kmeans_iterations, generator)
+        centres, _ = kmeans(latents, model.codebook.codebook_size, codebook.kmeans_iterations, generator)
         everything = torch.arange(len(centres), device=self.device)
         model.codebook.assign(everything, centres, per_batch / len(centres))
 
@@ -194,7 +194,7 @@ class Trainer:
         self.hooks.report(kind, self.state.step, values)
 
     def _audio_seconds(self, steps: int) -> float:
-        data, mel = self.config.train.data, self.config.model.mel
+        data, mel = self.config.data, self.config.model.mel
         return steps * data.batch_size * data.crop_frames * mel.hop_length / mel.sample_rate
 
 

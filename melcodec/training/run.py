@@ -55,9 +55,9 @@ def train(
     settings, folder, hear = config or load_preset("base"), Path(folder), listener or Listener()
     target = find_device(device)
     norms = _norms(mel_stats, settings.model.mel.n_mels)
-    split = find_split([Path(item) for item in data], settings.train.data.valid_fraction)
+    split = find_split([Path(item) for item in data], settings.data.valid_fraction)
     claim_folder(folder, settings)
-    workers = settings.train.data.num_workers
+    workers = settings.data.num_workers
 
     def cached(done: int, total: int) -> None:
         hear.cached(done, total)
@@ -113,7 +113,7 @@ def claim_folder(folder: Path, settings: RunConfig) -> None:
     if (folder / STATE).exists() and path.exists():
         before = flat(parse(RunConfig, read_toml(path), str(path)).model_dump(mode="json"))
         now = flat(settings.model_dump(mode="json"))
-        free = {"train.steps", "train.valid_every", "train.save_every", "train.log_every", "train.data.num_workers"}
+        free = {"train.steps", "train.valid_every", "train.save_every", "train.log_every", "data.num_workers"}
         differing = [
             f"{key} {before.get(key)} -> {now.get(key)}" for key in now if before.get(key) != now[key] and key not in free
         ]
@@ -126,7 +126,7 @@ def claim_folder(folder: Path, settings: RunConfig) -> None:
 
 
 def flat(settings: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested settings as ``{"train.data.crop_frames": 128}``."""
+    """Nested settings as ``{"data.crop_frames": 128}``."""
     result: dict[str, object] = {}
     for key, value in settings.items():
         result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}

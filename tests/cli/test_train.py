@@ -72,7 +72,7 @@ def test_stopped_while_mels_are_computed(speech_folder, tmp_path, cue):
     data.mkdir()
     for index in range(400):
         os.link(speech_folder / "a/0.wav", data / f"{index}.wav")
-    settings = [*SHORT, "--set", "train.data.num_workers=2", "-o", "run"]
+    settings = [*SHORT, "--set", "data.num_workers=2", "-o", "run"]
     command = [sys.executable, "-m", "melcodec", "train", str(data), *settings]
     environment = os.environ | {"MELCODEC_CACHE": str(cache)}
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment, start_new_session=True)
@@ -132,8 +132,8 @@ def test_bands_that_the_norms_do_not_have_are_refused_at_once(cli, refused, spee
 
 def test_other_settings_are_refused_with_the_key_named(cli, refused, speech_folder):
     cli("train", speech_folder, *SHORT, "-o", "run")
-    err = refused("train", speech_folder, *SHORT, "-o", "run", "--set", "train.optimizer.lr=1e-5")
-    assert "train.optimizer.lr 0.001 -> 1e-05" in err
+    err = refused("train", speech_folder, *SHORT, "-o", "run", "--set", "optimizer.lr=1e-5")
+    assert "optimizer.lr 0.001 -> 1e-05" in err
     assert cli("train", speech_folder, *SHORT, "-o", "run", "--set", "train.steps=22").status == 0  # longer is fine
 
 
@@ -168,7 +168,7 @@ def test_refusals(refused, speech_folder, tmp_path):
 
 
 def test_too_little_speech(cli, speech_folder):
-    status, _, err = cli("train", speech_folder, *SHORT, "--set", "train.data.crop_frames=4000")
+    status, _, err = cli("train", speech_folder, *SHORT, "--set", "data.crop_frames=4000")
     assert status == 1
     assert "error: the corpus holds 494 frames of speech, less than one crop of 4000\nhint: " in err
 

@@ -155,7 +155,7 @@ def test_short_clips_are_joined_and_long_ones_stand_alone():
 def test_too_little_speech_for_one_crop():
     with pytest.raises(MelcodecError, match="holds 7 frames of speech, less than one crop of 8") as caught:
         crops_of(cache_of(3, 4))
-    assert "train.data.crop_frames=4" in caught.value.hint
+    assert "data.crop_frames=4" in caught.value.hint
     # several clips too short for a crop make one together
     assert crops_of(cache_of(3, 4, 1)).batch(0).shape == (16, 3, CROP)
 

@@ -29,7 +29,7 @@ from melcodec.training.state import KIND, TrainState
 CPU = torch.device("cpu")
 SHORT = [
     *("train.steps=6", "train.log_every=2", "train.valid_every=3", "train.save_every=4"),
-    *("train.precision=float32", "train.optimizer.warmup_steps=2", "train.data.batch_size=4", "train.data.crop_frames=32"),
+    *("train.precision=float32", "optimizer.warmup_steps=2", "data.batch_size=4", "data.crop_frames=32"),
 ]
 TIMES = ("time", "audio_per_second")  # what a repeated run cannot repeat
 
@@ -72,7 +72,7 @@ def baseline(corpus, tmp_path_factory) -> tuple[TrainState, Path]:
 
 
 def test_a_tiny_run_learns_and_keeps_its_codes_alive(corpus, tmp_path):
-    state = train(tmp_path, corpus, "train.steps=100", "train.log_every=10", "train.valid_every=50", "train.data.batch_size=8")
+    state = train(tmp_path, corpus, "train.steps=100", "train.log_every=10", "train.valid_every=50", "data.batch_size=8")
     first, *_, last = metrics(tmp_path, "train")
     assert last["step"] == state.step == 100
     assert last["loss"] < 0.7 * first["loss"]
@@ -120,9 +120,9 @@ def test_validation_is_that_of_the_best_checkpoint(baseline, corpus):
 
 def test_the_best_checkpoint_is_not_the_last_one_when_it_gets_worse(corpus, tmp_path):
     # learns, then is thrown off: the rate of a constant schedule is raised between two stops
-    train(tmp_path, corpus, "train.steps=30", "train.valid_every=30", "train.optimizer.lr=3e-3")
+    train(tmp_path, corpus, "train.steps=30", "train.valid_every=30", "optimizer.lr=3e-3")
     best = (tmp_path / BEST).read_bytes()
-    state = train(tmp_path, corpus, "train.steps=33", "train.valid_every=3", "train.optimizer.lr=3.0")
+    state = train(tmp_path, corpus, "train.steps=33", "train.valid_every=3", "optimizer.lr=3.0")
     good, bad = metrics(tmp_path, "valid")
     assert bad["log_mel_l1"] > good["log_mel_l1"] == state.best
     assert (tmp_path / BEST).read_bytes() == best
@@ -209,7 +209,7 @@ def test_every_training_setting_has_a_test():
 
 
 # a codebook much larger than a batch, so that codes die within a few steps
-MANY_CODES = ("train.codebook.revive_below=0.5", "train.steps=4", "train.valid_every=4", "model.quantizer.decay=0.5")
+MANY_CODES = ("codebook.revive_below=0.5", "train.steps=4", "train.valid_every=4", "model.quantizer.decay=0.5")
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +326,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_nothing(corpus, tmp_
     train(tmp_path, corpus, "train.steps=4", "train.save_every=2")
     before = (tmp_path / STATE).read_bytes()
     with pytest.raises(MelcodecError, match=r"step \d+: the loss is not finite") as caught:
-        train(tmp_path, corpus, "train.steps=40", "train.save_every=40", "train.optimizer.lr=1e30")
+        train(tmp_path, corpus, "train.steps=40", "train.save_every=40", "optimizer.lr=1e30")
     assert "learning rate" in caught.value.hint
     assert (tmp_path / STATE).read_bytes() == before
 

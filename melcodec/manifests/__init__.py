@@ -1,0 +1,1 @@
+"""What speech there is: folders, lists and archives read as utterances."""
