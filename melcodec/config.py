@@ -12,9 +12,10 @@ import sys
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from melcodec.errors import MelcodecError
 
@@ -37,7 +38,7 @@ class MelConfig(_Settings):
     sample_rate: int = Field(22_050, ge=1_000, description="Hz")
     n_fft: int = Field(1024, ge=16, description="samples; also the window length")
     hop_length: int = Field(256, ge=1, description="samples")
-    n_mels: int = Field(N_MELS, ge=1)
+    n_mels: int = Field(N_MELS, ge=1, description="M, bands")
     f_min: float = Field(0.0, ge=0, description="Hz")
     f_max: float = Field(8_000.0, gt=0, description="Hz")
     floor: float = Field(1e-5, gt=0, description="mel power below this counts as silence")
@@ -55,7 +56,7 @@ class ConvConfig(_Settings):
     """The XTTS convolution stack. The inner width is twice ``hidden``."""
 
     kind: Literal["conv"] = "conv"
-    hidden: int = Field(256, ge=1)
+    hidden: int = Field(256, ge=1, description="channels; twice as many at the innermost")
     num_blocks: int = Field(3, ge=0, description="residual blocks, in the encoder and in the decoder")
 
 
@@ -65,8 +66,8 @@ class EMAConfig(_Settings):
     kind: Literal["ema"] = "ema"
     dim: int = Field(512, ge=1, description="D, latent width")
     codebook_size: int = Field(1024, ge=2, le=65_536, description="K")
-    decay: float = Field(0.99, gt=0, lt=1)
-    eps: float = Field(1e-5, gt=0)
+    decay: float = Field(0.99, gt=0, lt=1, description="of the moving averages, per step")
+    eps: float = Field(1e-5, gt=0, description="smooths the counts that divide the averages")
 
 
 class ModelConfig(_Settings):
@@ -119,7 +120,7 @@ class CodebookConfig(_Settings):
     start: Literal["kmeans", "data", "stock"] = Field(
         "kmeans", description="k-means over encoded speech, encoded speech itself, or XTTS's random start"
     )
-    kmeans_iterations: int = Field(10, ge=1)
+    kmeans_iterations: int = Field(10, ge=1, description="passes of the k-means start")
     revive: Literal["batch", "two-sided", "none"] = Field(
         "batch", description="dead codes become latents of the batch; or the seed article's rule: Gaussian noise"
     )
@@ -130,11 +131,13 @@ class OptimizerConfig(_Settings):
     """Adam or AdamW, clipping and a learning-rate schedule."""
 
     kind: Literal["adamw", "adam"] = "adamw"
-    lr: float = Field(3e-4, gt=0)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
-    weight_decay: float = Field(0.01, ge=0)
+    lr: float = Field(3e-4, gt=0, description="learning rate at its highest")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.99), description="decays of the averaged gradients and of their squares"
+    )
+    weight_decay: float = Field(0.01, ge=0, description="share of lr by which weights shrink in a step; adam: L2 penalty")
     grad_clip: float = Field(1.0, gt=0, description="largest gradient norm")
-    warmup_steps: int = Field(200, ge=0)
+    warmup_steps: int = Field(200, ge=0, description="steps over which the rate rises to lr")
     schedule: Literal["cosine", "constant", "step", "wsd"] = Field("cosine", description="wsd: constant, then linearly down")
     final_lr_fraction: float = Field(0.02, ge=0, le=1, description="cosine and wsd end at this share of lr")
     decay_fraction: float = Field(0.2, gt=0, le=1, description="the share of the steps over which wsd goes down")
@@ -148,30 +151,31 @@ class ObjectiveConfig(_Settings):
     reconstruction: Literal["mse", "l1", "smooth-l1", "spectral-norm"] = Field(
         "mse", description="spectral-norm: the seed article's largest singular value of each crop's error"
     )
-    commitment_weight: float = Field(0.25, ge=0)
+    commitment_weight: float = Field(0.25, ge=0, description="what holding latents to their codes counts")
 
 
 class TrainConfig(_Settings):
     """How long, how often, how precisely, and which part."""
 
-    steps: int = Field(20_000, ge=1)
+    steps: int = Field(20_000, ge=1, description="of the optimizer, in all")
     accumulate: int = Field(1, ge=1, description="parts of a batch that go through the model one after the other")
     tune: Literal["full", "decoder", "frozen-codebook"] = Field("full", description="decoder keeps all codes valid")
     init: str = Field("", description="checkpoint to start from")
     weight_ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights, which are judged and kept; 0: none")
     valid_every: int = Field(1_000, ge=1, description="steps between validations")
+    valid_minutes: float = Field(60.0, gt=0, description="most speech a validation hears, spread over the whole set")
     save_every: int = Field(500, ge=1, description="steps between states for resuming")
     log_every: int = Field(50, ge=1, description="steps between metric lines")
     samples: int = Field(3, ge=0, description="validation clips drawn and sounded at every validation")
-    wandb: Literal["off", "offline", "online"] = "off"
+    wandb: Literal["off", "offline", "online"] = Field("off", description="logs to Weights & Biases as well")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the device is fast at it")
-    seed: int = Field(0, ge=0, lt=1 << 32)
+    seed: int = Field(0, ge=0, lt=1 << 32, description="of first weights, crops and everything else that is drawn")
 
 
 class RunConfig(_Settings):
     """A model and how it is trained: what a preset holds."""
 
-    version: int = CONFIG_VERSION
+    version: int = Field(CONFIG_VERSION, ge=1, description="of this layout of settings")
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -180,10 +184,16 @@ class RunConfig(_Settings):
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _not_newer(cls, data: Any) -> Any:
+        version = data.get("version") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > CONFIG_VERSION:  # before its unknown keys are called mistakes
+            raise ValueError(f"version {version} was made by a newer melcodec; this one reads up to {CONFIG_VERSION}")
+        return data
+
     @model_validator(mode="after")
     def _batch_divides(self) -> RunConfig:
-        if self.version > CONFIG_VERSION:
-            raise ValueError(f"version {self.version} was made by a newer melcodec; this one reads up to {CONFIG_VERSION}")
         if self.data.batch_size % self.train.accumulate:
             raise ValueError("data.batch_size must be a multiple of train.accumulate")
         return self
@@ -226,23 +236,36 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise MelcodecError(f"{path}: not readable as TOML: {error}") from None
 
 
+def preset_texts(group: str = "") -> dict[str, str]:
+    """The shipped presets by name, as TOML with comments; or the recipes for one group of settings: ``optimizer``."""
+    folder = resources.files("melcodec.presets")
+    folder = folder.joinpath(f"{group}s") if group else folder
+    found = [entry for entry in folder.iterdir() if entry.name.endswith(".toml")] if folder.is_dir() else []
+    return {entry.name[:-5]: entry.read_text(encoding="utf-8") for entry in sorted(found, key=lambda entry: entry.name)}
+
+
 def preset_names() -> list[str]:
     """The shipped presets, sorted."""
-    return sorted(entry.name[:-5] for entry in resources.files("melcodec.presets").iterdir() if entry.name.endswith(".toml"))
+    return list(preset_texts())
 
 
 def load_preset(name: str) -> RunConfig:
     """The shipped preset ``name``; MelcodecError names the others when there is none."""
-    if name not in preset_names():
-        near = difflib.get_close_matches(name, preset_names(), n=1)
-        known = ", ".join(preset_names())
-        raise MelcodecError(f"no preset '{name}'", f"did you mean '{near[0]}'?" if near else f"presets: {known}")
-    text = resources.files("melcodec.presets").joinpath(f"{name}.toml").read_text(encoding="utf-8")
-    return parse(RunConfig, tomllib.loads(text), f"preset {name}")
+    return parse(RunConfig, _shipped(name, "preset", preset_texts()), f"preset {name}")
+
+
+def _shipped(name: str, noun: str, texts: dict[str, str]) -> dict[str, Any]:
+    if name not in texts:
+        near = difflib.get_close_matches(name, texts, n=1)
+        raise MelcodecError(f"no {noun} '{name}'", f"did you mean '{near[0]}'?" if near else f"{noun}s: {', '.join(texts)}")
+    return tomllib.loads(texts[name])
 
 
 def with_overrides(config: ConfigT, assignments: list[str]) -> ConfigT:
-    """``config`` with ``a.b=value`` assignments applied; values are read as TOML, bare words as strings."""
+    """``config`` with ``a.b=value`` assignments applied, in order; values are read as TOML, bare words as strings.
+
+    A word where a group of settings stands is the name of a shipped recipe that replaces the group: ``optimizer=finetune``.
+    """
     data = config.model_dump()
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -254,7 +277,13 @@ def with_overrides(config: ConfigT, assignments: list[str]) -> ConfigT:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise MelcodecError(f"--set {assignment}: '{parent}' is a value, not a group of settings")
-        node[leaf] = _toml_value(text)
+        value = _toml_value(text)
+        if isinstance(node.get(leaf), dict) and isinstance(value, str):
+            recipes = preset_texts(leaf)
+            if not recipes:
+                raise MelcodecError(f"--set {assignment}: '{leaf}' is a group of settings", f"set one of them: {key}.NAME=VALUE")
+            value = _shipped(value, f"{leaf} recipe", recipes)
+        node[leaf] = value
     return parse(type(config), data, "--set")
 
 
@@ -265,8 +294,8 @@ def _toml_value(text: str) -> Any:
         return text
 
 
-def to_toml(config: BaseModel) -> str:
-    """``config`` as TOML, one table per group, in declaration order."""
+def to_toml(config: BaseModel, comments: bool = False) -> str:
+    """``config`` as TOML, one table per group, in declaration order; ``comments`` say what each key means."""
     lines: list[str] = []
 
     def table(name: str, model: BaseModel) -> None:
@@ -275,7 +304,9 @@ def to_toml(config: BaseModel) -> str:
         if name and plain:
             lines.append(f"[{name}]")
         # JSON's scalars and arrays are TOML's too
-        lines.extend(f"{key} = {json.dumps(value)}" for key, value in plain.items())
+        words = {key: f"{key} = {json.dumps(value)}" for key, value in plain.items()}
+        said = {key: _explained(type(model).model_fields[key]) if comments else "" for key in plain}
+        lines.extend(f"{line:<24}  # {said[key]}" if said[key] else line for key, line in words.items())
         if plain:
             lines.append("")
         for key, value in values.items():
@@ -284,6 +315,12 @@ def to_toml(config: BaseModel) -> str:
 
     table("", config)
     return "\n".join(lines)
+
+
+def _explained(field: FieldInfo) -> str:
+    """What a field means, and the words it may hold."""
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return "; ".join(filter(None, [" | ".join(choices), field.description]))
 
 
 @cache

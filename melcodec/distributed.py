@@ -23,3 +23,23 @@ def broadcast(*tensors: torch.Tensor) -> None:
     if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
+
+
+def rank() -> int:
+    """This process's place among them; 0 when alone."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def any_of(flag: bool, device: torch.device) -> bool:
+    """Whether ``flag`` is true on some rank; the answer is the same on all."""
+    if world_size() == 1:
+        return flag
+    total = torch.tensor(float(flag), device=device)
+    all_reduce_sum(total)
+    return bool(total > 0)

@@ -48,11 +48,13 @@ class VQVAE(nn.Module):
         """codes (B, Q, N) -> mel (B, M, stride N); ``lengths`` (B,) codes when padded."""
         return self.decoder(self.codebook.decode(codes), lengths)
 
-    def forward(self, mel: Tensor) -> VQVAEOutput:
-        """mel (B, M, T), T a multiple of stride -> VQVAEOutput."""
-        latents = self.encode_latents(mel)
-        quantized = self.codebook(latents)
-        return VQVAEOutput(self.decoder(quantized.latents), latents, quantized.codes, quantized.commitment)
+    def forward(self, mel: Tensor, lengths: Tensor | None = None) -> VQVAEOutput:
+        """mel (B, M, T), T a multiple of stride, and (B,) real frames of each item when padded -> VQVAEOutput."""
+        latents = self.encode_latents(mel, lengths)
+        codes_of = None if lengths is None else -(-lengths // self.reach.stride)
+        quantized = self.codebook(latents, codes_of)
+        reconstruction = self.decoder(quantized.latents, codes_of)
+        return VQVAEOutput(reconstruction, latents, quantized.codes, quantized.commitment)
 
 
 def build_vqvae(config: ModelConfig) -> VQVAE:

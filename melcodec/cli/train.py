@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,11 +21,16 @@ if TYPE_CHECKING:
     from melcodec.config import RunConfig
 
 Data = Annotated[
-    list[Path], typer.Argument(help="Folders of speech; train/ and valid/ inside are used as such.", show_default=False)
+    list[str], typer.Argument(help="Folders, files, 'globs' or lists of speech (CSV, JSONL, wav.scp, cuts).", show_default=False)
 ]
-Preset = Annotated[str, typer.Option(help="base, xtts, small or tiny.")]
-Config = Annotated[Path | None, typer.Option(help="TOML file with [model] and [train]; replaces the preset.")]
+Preset = Annotated[str | None, typer.Option(help="base, xtts, small, tiny or finetune; base if not given, finetune with --init.")]
+Config = Annotated[Path | None, typer.Option(help="TOML file; replaces the preset. See melcodec config show.")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, as train.steps=5000.")]
+Init = Annotated[str | None, typer.Option(help="Checkpoint to start from; it is never overwritten.")]
+Tune = Annotated[str | None, typer.Option(help="full, decoder (codes stay as they are) or frozen-codebook.", show_default="full")]
+Resume = Annotated[
+    bool | None, typer.Option("--resume/--no-resume", help="Insist on going on, or on a new run.", show_default="go on if it can")
+]
 Norms = Annotated[Path | None, typer.Option("--mel-stats", help="Norms from melcodec mel-stats; the default is XTTS's.")]
 RunFolder = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; checkpoints/DATA-PRESET if not given.")]
 PLAIN_SECONDS = 10.0  # between progress lines when not on a terminal
@@ -30,39 +38,68 @@ PLAIN_SECONDS = 10.0  # between progress lines when not on a terminal
 
 def train(
     data: Data,
-    preset: Preset = "base",
+    preset: Preset = None,
     config: Config = None,
     assignments: Assignments = None,
+    init: Init = None,
+    tune: Tune = None,
     output: RunFolder = None,
+    resume: Resume = None,
     mel_stats: Norms = None,
     device: options.Device = "auto",
 ) -> None:
-    """Train a tokenizer on a folder of speech.
+    """Train a tokenizer on speech.
 
     Ctrl-C finishes the step and saves; the same command goes on from there. The run folder gets best.safetensors and
-    last.safetensors, which every command takes as --checkpoint, metrics.jsonl and TensorBoard logs.
+    last.safetensors, which every command takes as --checkpoint, index.html, metrics.jsonl, samples and TensorBoard logs.
+    Several GPUs: torchrun --nproc-per-node 8 -m melcodec train DATA.
     """
-    from melcodec.config import RunConfig, load_preset, parse, read_toml, with_overrides
+    settings = read_settings(preset, config, assignments or [], init, tune)
+    name = config.stem if config else preset or ("finetune" if init else "base")
+    folder = output or Path("checkpoints") / f"{Path(data[0]).resolve().stem}-{name}"
 
-    settings = parse(RunConfig, read_toml(config), str(config)) if config else load_preset(preset)
-    settings = with_overrides(settings, assignments or [])
-    name = config.stem if config else preset
-    folder = output or Path("checkpoints") / f"{data[0].resolve().name}-{name}"
-
-    from melcodec.training.run import Listener
+    from melcodec.training.run import Listener, check_resume
     from melcodec.training.run import train as run
 
-    with stop_on_signals() as stopped, cache_bar() as cached:
-        listener = Listener(say, Reporter(settings).report, cached, lambda: bool(stopped))
+    check_resume(folder, resume)
+    with stop_on_signals() as stopped, cache_bar() as cached, Reporter(settings) as reporter:
+        listener = Listener(reporter.say, reporter.report, cached, lambda: bool(stopped))
         try:
             state = run(data, settings, folder, device=device, mel_stats=mel_stats, listener=listener)
         except KeyboardInterrupt as interrupt:
             say(str(interrupt) or "interrupted; the same command goes on from the last state that was saved")
             raise typer.Exit(128 + stopped[0]) from None
+    if int(os.environ.get("RANK", "0")):  # one of several processes speaks
+        raise typer.Exit(128 + stopped[0] if stopped else 0)
     if stopped:
         say(f"stopped at step {state.step} of {settings.train.steps}; the same command goes on from here")
         raise typer.Exit(128 + stopped[0])
     say(f"{folder}/best.safetensors is ready: melcodec roundtrip in.wav -o out.wav --checkpoint {folder}/best.safetensors")
+    say(f"{folder}/index.html shows the run")
+
+
+def read_settings(
+    preset: str | None, config: Path | None, assignments: list[str], init: str | None, tune: str | None
+) -> RunConfig:
+    """The settings that the words of the command line mean.
+
+    A preset or file names the model; with ``init`` and neither, the model is that of the checkpoint.
+    """
+    from melcodec.config import ModelConfig, RunConfig, load_preset, parse, read_toml, with_overrides
+
+    if config:
+        settings = parse(RunConfig, read_toml(config), str(config))
+    else:
+        settings = load_preset(preset or ("finetune" if init else "base"))
+    said = [f"train.{key}={json.dumps(value)}" for key, value in (("init", init), ("tune", tune)) if value]
+    settings = with_overrides(settings, [*said, *assignments])
+    if init and not config and preset in (None, "finetune"):
+        from melcodec.formats.container import read_header
+        from melcodec.formats.shipped import find_checkpoint
+
+        model = parse(ModelConfig, read_header(find_checkpoint(init))[0].get("model", {}), init)
+        settings = settings.model_copy(update={"model": model})
+    return settings
 
 
 @contextmanager
@@ -101,19 +138,44 @@ def cache_bar() -> Iterator[Callable[[int, int], None]]:
 
 
 class Reporter:
-    """Prints a line per validation, and a training line every few seconds."""
+    """A live line on a terminal; elsewhere a line every few seconds, and one per validation."""
 
     def __init__(self, settings: RunConfig) -> None:
         self.steps = settings.train.steps
+        data, mel = settings.data, settings.model.mel
+        self.hours_per_step = data.batch_size * data.crop_frames * mel.hop_length / mel.sample_rate / 3600
         self.started = self.said = 0.0
         self.first: int | None = None  # the step of the first line: time is counted from there, after mels and k-means
+        self.codes = ""
+        self.bar: Any = None
+        self.task: Any = None
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def say(self, text: str) -> None:
+        """One line, above the live one when there is one."""
+        if self.bar:
+            self.bar.console.print(text, markup=False, highlight=False)
+        else:
+            say(text)
 
     def report(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Called with every metric line."""
-        now = time.monotonic()
         if kind == "valid":
-            used = f"{values['codes_used']} codes, perplexity {values['perplexity']:.0f}"
-            say(f"step {step}: validation log-mel L1 {values['log_mel_l1']:.3f}, {used}")
+            self.codes = f"{values['codes_used']} codes"
+            kept = f", {values['agreement']:.1%} of the codes as before" if "agreement" in values else ""
+            used = f"{values['codes_used']} codes, perplexity {values['perplexity']:.0f}{kept}"
+            self.say(f"step {step}: validation log-mel L1 {values['log_mel_l1']:.3f}, {used}")
+            return
+        now = time.monotonic()
+        words = self._words(values)
+        if sys.stderr.isatty():
+            self._show(step, words)
             return
         if self.first is None:
             self.first, self.started, self.said = step, now, now
@@ -122,5 +184,30 @@ class Reporter:
             return
         self.said = now
         left = (now - self.started) / (step - self.first) * (self.steps - step)
-        words = f"loss {values['loss']:.4f}, revived {values['revived']:.0f}, {values['audio_per_second']:.0f}x real time"
         say(f"step {step}/{self.steps}: {words}, {left / 60:.0f} min left")
+
+    def _words(self, values: dict[str, Any]) -> str:
+        minutes = values["audio_per_second"] / 60  # hours of audio a minute
+        return f"loss {values['loss']:.4f}, {self.codes}, {minutes:.1f} h of audio/min, {_memory()}"
+
+    def _show(self, step: int, words: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if not self.bar:
+            columns = MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
+            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task(words, total=self.steps)
+        self.bar.update(self.task, completed=step, description=words)
+
+
+def _memory() -> str:
+    """What this process holds, on the GPU too when it uses one."""
+    import psutil
+    import torch
+
+    words = f"{psutil.Process().memory_info().rss / 2**30:.1f} GiB"
+    if torch.cuda.is_available():
+        words += f" + {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on the GPU"
+    return words

@@ -32,6 +32,8 @@ class EMACodebook(nn.Module):
     cluster_size: Tensor
     embed_avg: Tensor
     num_codebooks = 1
+    learning = True  # in training mode; False keeps the codebook as it is
+    deferred = False  # True: several forwards are one batch, which ``commit`` ends
 
     def __init__(self, dim: int, codebook_size: int, decay: float = 0.99, eps: float = 1e-5) -> None:
         super().__init__()
@@ -40,6 +42,7 @@ class EMACodebook(nn.Module):
         self.register_buffer("embed", embed)
         self.register_buffer("cluster_size", torch.zeros(codebook_size))
         self.register_buffer("embed_avg", embed.clone())
+        self._pending: list[tuple[Tensor, Tensor]] = []
 
     def encode(self, latents: Tensor) -> Tensor:
         """latents (B, D, N) -> codes (B, 1, N) int64; a tie goes to the lowest index."""
@@ -50,21 +53,38 @@ class EMACodebook(nn.Module):
         """codes (B, 1, N) in 0 .. K - 1 -> latents (B, D, N)."""
         return F.embedding(codes[:, 0], self.embed.T).transpose(1, 2)
 
-    def forward(self, latents: Tensor) -> Quantized:
-        """latents (B, D, N) -> Quantized, all float32. In training mode the codebook then moves towards the batch."""
+    def forward(self, latents: Tensor, lengths: Tensor | None = None) -> Quantized:
+        """latents (B, D, N) -> Quantized, all float32. In training mode the codebook then moves towards the batch.
+
+        Args:
+            lengths: (B,) real N of each item of a padded batch; what lies past it counts nowhere.
+        """
         latents = latents.float()
         codes = self.encode(latents)
         quantised = self.decode(codes)  # by the codebook as it was before this batch
-        if self.training:
-            self.update(latents.detach(), codes)
-        commitment = F.mse_loss(latents, quantised)
+        inside = None if lengths is None else torch.arange(latents.shape[-1], device=latents.device) < lengths[:, None]
+        if self.training and self.learning:
+            self._collect(latents.detach(), codes, inside)
+        error = (latents - quantised).pow(2)
+        commitment = error.mean() if inside is None else error.mean(1)[inside].mean()
         return Quantized(latents + (quantised - latents).detach(), codes, commitment)
 
     @torch.no_grad()
-    def update(self, latents: Tensor, codes: Tensor) -> None:
-        """One moving-average step from latents (B, D, N) and their codes (B, 1, N), summed over batch and ranks."""
-        flat = latents.transpose(1, 2).reshape(-1, self.dim)
-        counts, sums = cluster_sums(flat, codes.reshape(-1), self.codebook_size)
+    def _collect(self, latents: Tensor, codes: Tensor, inside: Tensor | None) -> None:
+        flat, picked = latents.transpose(1, 2), codes[:, 0]
+        flat, picked = (flat.reshape(-1, self.dim), picked.reshape(-1)) if inside is None else (flat[inside], picked[inside])
+        self._pending.append(cluster_sums(flat, picked, self.codebook_size))
+        if not self.deferred:
+            self.commit()
+
+    @torch.no_grad()
+    def commit(self) -> None:
+        """One moving-average step from all latents since the last one, summed over ranks; nothing when there are none."""
+        if not self._pending:
+            return
+        counts = torch.stack([counts for counts, _ in self._pending]).sum(0)
+        sums = torch.stack([sums for _, sums in self._pending]).sum(0)
+        self._pending.clear()
         distributed.all_reduce_sum(counts, sums)
         self.cluster_size.mul_(self.decay).add_(counts, alpha=1 - self.decay)
         self.embed_avg.mul_(self.decay).add_(sums.T, alpha=1 - self.decay)

@@ -1,43 +1,102 @@
-"""What a run says: JSON lines, TensorBoard, and whoever listens."""
+"""What a run says: JSON lines, trackers (TensorBoard, wandb), and codebook usage over time."""
 
 from __future__ import annotations
 
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METRICS, USAGE, BOARD = "metrics.jsonl", "usage.npz", "tensorboard"
 
 
 class RunLog:
-    """Appends metrics to ``metrics.jsonl`` and to TensorBoard event files in the run's folder."""
+    """Appends to ``metrics.jsonl`` and ``usage.npz`` in the run's folder and feeds Accelerate's trackers.
 
-    def __init__(self, folder: Path, from_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    Args:
+        folder: of the run.
+        from_step: the step that is gone on from; what was said later is dropped, so that no step is said twice.
+        wandb: off, offline or online.
+        config: settings, for wandb.
+    """
 
-        self._trim(folder / "metrics.jsonl", from_step)
-        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        # purge_step hides what a killed run logged past the checkpoint it resumes from
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step or None)
+    def __init__(self, folder: Path, from_step: int, wandb: str = "off", config: dict[str, Any] | None = None) -> None:
+        from accelerate.tracking import TensorBoardTracker
+
+        self._usage_path = folder / USAGE
+        self._steps, self._counts = self._usage_until(from_step)
+        self._trim(folder / METRICS, from_step)
+        self._file = (folder / METRICS).open("a", encoding="utf-8")
+        # purge_step hides what a killed run logged past the state it goes on from
+        self._board = TensorBoardTracker(BOARD, folder, purge_step=from_step or None)
+        self._board.start()
+        self._trackers = [self._board]
+        if wandb != "off":
+            self._trackers.append(_wandb(folder, wandb, config or {}))
 
     @staticmethod
     def _trim(path: Path, from_step: int) -> None:
-        """Drop lines past the step that is resumed, so that no step is logged twice, and one that a kill cut short."""
+        """Drop lines past the step that is resumed, and one that a kill cut short."""
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= from_step]
         with written_aside(path) as aside:
             aside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def _usage_until(self, step: int) -> tuple[list[int], list[np.ndarray]]:
+        if not self._usage_path.exists():
+            return [], []
+        with np.load(self._usage_path, allow_pickle=False) as arrays:
+            kept = arrays["steps"] <= step
+            return arrays["steps"][kept].tolist(), list(arrays["counts"][kept])
 
     def scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """One line ``{"kind", "step", "time", ...}`` and the same scalars as ``kind/name``."""
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+        for tracker in self._trackers:
+            tracker.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
+
+    def usage(self, step: int, counts: np.ndarray) -> None:
+        """How often each code (K,) occurred in the validation of ``step``: a row of ``usage.npz`` and a histogram."""
+        self._steps.append(step)
+        self._counts.append(counts)
+        with written_aside(self._usage_path) as aside, aside.open("wb") as file:
+            np.savez_compressed(file, steps=np.array(self._steps), counts=np.array(self._counts))
+        self._board.writer.add_histogram("valid/usage", counts, step)
+
+    def figure(self, name: str, step: int, figure: Figure) -> None:
+        """A picture for the trackers."""
+        from melcodec.plots import figure_pixels
+
+        self._board.writer.add_image(name, figure_pixels(figure), step, dataformats="HWC")
+
+    def sound(self, name: str, step: int, wav: np.ndarray, sample_rate: int) -> None:
+        """A wave (S,) for the trackers."""
+        self._board.writer.add_audio(name, wav[None], step, sample_rate)
 
     def close(self) -> None:
-        """Flush and close both."""
+        """Flush and close everything."""
         self._file.close()
-        self._board.close()
+        for tracker in self._trackers:
+            tracker.finish()
+
+
+def _wandb(folder: Path, mode: str, config: dict[str, Any]) -> Any:
+    from accelerate.tracking import WandBTracker
+
+    tracker = WandBTracker("melcodec", name=folder.name, mode=mode, dir=str(folder))
+    try:
+        tracker.start()
+    except ImportError:
+        raise MelcodecError("train.wandb needs an optional package", "pip install 'melcodec[wandb]'") from None
+    tracker.store_init_configuration(config)
+    return tracker

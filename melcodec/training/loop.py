@@ -1,45 +1,46 @@
-"""The training loop: crops -> model -> losses -> step, with validation, checkpoints and a clean stop."""
+"""The training loop: crops -> model -> losses -> step, with validation, states and a clean stop."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from melcodec import distributed
 from melcodec.audio.mel import MelFrontend
 from melcodec.config import RunConfig
-from melcodec.devices import computes_bfloat16, exact_float32
 from melcodec.errors import MelcodecError
-from melcodec.formats.checkpoint import from_model, save_checkpoint
-from melcodec.metrics.codes import code_usage
-from melcodec.metrics.spectral import log_mel_l1
+from melcodec.formats.checkpoint import Checkpoint, from_model, save_checkpoint, with_averages
 from melcodec.quantize.kmeans import kmeans
-from melcodec.quantize.revival import revive_from_batch
+from melcodec.quantize.revival import revive_from_batch, revive_two_sided
 from melcodec.training.cache import MelCache
-from melcodec.training.data import Crops
+from melcodec.training.data import Crops, Draw, identity
 from melcodec.training.logs import RunLog
-from melcodec.training.objective import losses
+from melcodec.training.objective import Shares, losses
 from melcodec.training.optimizer import build_optimizer, lr_at
-from melcodec.training.state import TrainState
-from melcodec.vqvae import build_vqvae
+from melcodec.training.samples import Samples
+from melcodec.training.state import TrainState, state_paths
+from melcodec.training.validate import Validator, Verdict
+from melcodec.vqvae import VQVAE, build_vqvae
 
-STATE, BEST, LAST = "state.safetensors", "best.safetensors", "last.safetensors"
+BEST, LAST = "best.safetensors", "last.safetensors"
 KMEANS_VECTORS_PER_CODE = 32
-VALID_SECONDS = 60  # of each validation file, from its start: hours at once would not fit in memory
+NAMED_FILES = 8  # of a batch that went wrong
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a run learns from and is judged by; ``valid`` may be None."""
+    """What a run learns from and is judged by."""
 
     train: MelCache
-    valid: MelCache | None
+    valid: MelCache
 
 
 Report = Callable[[str, int, dict[str, Any]], None]  # kind, step, values: every metric line
@@ -50,7 +51,17 @@ class Hooks:
     """How the loop talks and when it stops."""
 
     report: Report = lambda kind, step, values: None
+    say: Callable[[str], None] = lambda text: None
     should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass
+class _Clock:
+    """Speech per second since the run, or this part of it, began."""
+
+    first: int
+    started: float = field(default_factory=time.perf_counter)
+    paused: float = 0.0
 
 
 class Trainer:
@@ -60,144 +71,239 @@ class Trainer:
         config: model and training settings.
         corpus: cached mels.
         frontend: for its norms, on the CPU.
-        folder: where state, checkpoints and logs go; a state found there is continued.
-        device: where to train.
+        folder: where states, checkpoints and logs go; a state found there is continued.
+        engine: of ``training.engine``: device, precision, processes.
         hooks: the caller's ear and brake.
+        init: weights to start from instead of random ones.
     """
 
     def __init__(
-        self, config: RunConfig, corpus: Corpus, frontend: MelFrontend, folder: Path, device: torch.device, hooks: Hooks
+        self,
+        config: RunConfig,
+        corpus: Corpus,
+        frontend: MelFrontend,
+        folder: Path,
+        engine: Accelerator,
+        hooks: Hooks,
+        init: Checkpoint | None = None,
     ) -> None:
-        self.config, self.corpus, self.folder, self.device, self.hooks = config, corpus, folder, device, hooks
-        self.frontend = frontend.to(device)
-        train = config.train
-        torch.manual_seed(train.seed)
-        model = build_vqvae(config.model).to(device)
-        self.state = TrainState(model, build_optimizer(model, optimizer), tuple(frontend.norms.tolist()))
-        self.crops = Crops(corpus.train, data, config.model.mel, train.seed)
-        self.autocast = wants_bfloat16(train.precision, device)
+        self.config, self.corpus, self.folder, self.engine, self.hooks, self.init = config, corpus, folder, engine, hooks, init
+        self.device: torch.device = engine.device
+        self.frontend = frontend.to(self.device)
+        self.crops = Crops(corpus.train, config, self.device)
+        model = self._build_model()
+        optimizer = build_optimizer(model, config.optimizer)
+        decay = config.train.weight_ema
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None  # type: ignore[no-untyped-call]
+        self.state = TrainState(model, optimizer, average, tuple(self.frontend.norms.tolist()), identity(corpus.train))
+        self.wrapped, self.optimizer = engine.prepare(model, optimizer)
+        self.log: RunLog | None = None
+        self.clock = _Clock(0)
+
+    def _build_model(self) -> VQVAE:
+        torch.manual_seed(self.config.train.seed)
+        model = build_vqvae(self.config.model)
+        if self.init:
+            model.load_state_dict(with_averages(self.init.tensors), strict=True)
+        model.to(self.device)
+        model.codebook.learning = self.config.train.tune == "full"
+        model.codebook.deferred = True
+        if self.config.train.tune == "decoder":
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(name.startswith("decoder."))
+        return model
 
     def run(self) -> TrainState:
         """Train to ``config.train.steps`` or until asked to stop; save; return the state."""
         state, train = self.state, self.config.train
-        if (self.folder / STATE).exists():
-            state.restore(self.folder / STATE)
-        elif codebook.start == "kmeans":
-            self._start_codebook()
-        log = RunLog(self.folder, state.step)
-        started, first = time.perf_counter(), state.step
+        resumed = bool(state_paths(self.folder))
+        if resumed:
+            for note in state.restore(self.folder):
+                self.hooks.say(note)
+        elif self.config.codebook.start != "stock" and self.init is None:
+            self.start_codebook()
+        if self.engine.is_main_process:
+            self.log = RunLog(self.folder, state.step, train.wandb, self.config.model_dump(mode="json"))
+        reference = self.init.build().to(self.device) if self.init else None
+        self.validator = Validator(self.corpus.valid, self.frontend, train.valid_minutes, reference)
+        self.samples = Samples(self.config, self.folder, self.validator)
         try:
-            while state.step < train.steps and not self.hooks.should_stop():
-                for name, value in ({"steps": 1} | self._step()).items():
-                    state.sums[name] = state.sums.get(name, 0) + value
-                if state.step % train.log_every == 0:
-                    sums, state.sums = state.sums, {}
-                    steps, revived = sums.pop("steps"), sums.pop("revived")
-                    speed = self._audio_seconds(state.step - first) / (time.perf_counter() - started)
-                    means = {name: value / steps for name, value in sums.items()}
-                    self._report(log, "train", {**means, "revived": revived, "audio_per_second": speed})
-                if state.step % train.valid_every == 0 or state.step == train.steps:
-                    self._validate(log)
-                if state.step % train.save_every == 0:
-                    state.save(self.folder / STATE)
-            state.save(self.folder / STATE)
-            self._save_checkpoint(LAST)
+            self._loop(resumed)
         finally:
-            log.close()
+            if self.log:
+                self.log.close()
         return state
 
-    def _step(self) -> dict[str, float]:
-        """One optimizer step; its scalars."""
+    def _loop(self, resumed: bool) -> None:
         state, train = self.state, self.config.train
-        lr = lr_at(optimizer, state.step, train.steps)
-        for group in state.optimizer.param_groups:
+        self.clock = _Clock(state.step)
+        if not resumed:
+            self._validate()
+        while state.step < train.steps and not distributed.any_of(self.hooks.should_stop(), self.device):
+            for name, value in ({"steps": 1} | self.step()).items():
+                state.progress.sums[name] = state.progress.sums.get(name, 0) + value
+            if state.step % train.log_every == 0:
+                self._log_training()
+            if state.step % train.valid_every == 0 or state.step == train.steps:
+                self._validate()
+            if state.step % train.save_every == 0:
+                self._save_state()
+        self._save_state()
+        self._save_checkpoint(LAST)
+
+    def step(self) -> dict[str, float]:
+        """One optimizer step; its scalars, means over all processes."""
+        state, config = self.state, self.config
+        lr = lr_at(config.optimizer, state.step, config.train.steps)
+        for group in self.optimizer.param_groups:
             group["lr"] = lr
-        mel = self._normalised_batch(state.step)
-        state.model.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            output = state.model(mel)
-        loss = losses(objective, output, mel)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), optimizer.grad_clip)
-        if not torch.isfinite(norm):
-            raise MelcodecError(
-                f"step {state.step}: the loss is not finite", "lower the learning rate: --set optimizer.lr=1e-4"
-            )
-        state.optimizer.step()
-        revived = 0
-        if codebook.revive == "batch":
-            generator = torch.Generator().manual_seed(train.seed * 1_000_003 + state.step)
-            revived = revive_from_batch(state.model.codebook, output.latents, codebook.revive_below, generator)
-        state.step += 1
-        return {
-            "loss": loss.total.item(),
-            "reconstruction": loss.reconstruction.item(),
-            "commitment": loss.commitment.item(),
-            "grad_norm": norm.item(),
-            "lr": lr,
-            "revived": revived,
-        }
+        self.wrapped.train()
+        draw = self.crops.draw(state.step)
+        latents, scalars = [], torch.zeros(3, device=self.device)
+        norm = torch.zeros((), device=self.device)
+        for part, shares in self._parts(draw):
+            with self.engine.accumulate(self.wrapped):
+                batch = self.crops.batch(part)
+                mel = self.frontend.normalize(batch.mel)
+                output = self.wrapped(self.frontend.normalize(batch.seen), batch.lengths)  # in bfloat16 where the engine says
+                loss = losses(config.objective, output, mel, batch.lengths, shares)
+                self.engine.backward(loss.total)
+                if self.engine.sync_gradients:
+                    norm = self.engine.clip_grad_norm_(self.wrapped.parameters(), config.optimizer.grad_clip)
+                    self._check(norm, draw)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            scalars += torch.stack([value.detach() for value in loss]) / config.train.accumulate
+            latents.append(_real(output.latents.detach(), part.lengths, state.model.reach.stride))
+        self._after_step(torch.cat(latents), draw)
+        distributed.all_reduce_sum(scalars)
+        total, reconstruction, commitment = (scalars / distributed.world_size()).tolist()
+        terms = {"loss": total, "reconstruction": reconstruction, "commitment": commitment}
+        return {**terms, "grad_norm": float(norm), "lr": lr}
 
-    def _normalised_batch(self, step: int) -> Tensor:
-        return self.frontend.normalize(self.crops.batch(step).to(self.device, non_blocking=True))
+    def _after_step(self, latents: Tensor, draw: Draw) -> None:
+        """What follows the optimizer: the codebook moves, the dead are revived, the average follows."""
+        state, codebook, config = self.state, self.state.model.codebook, self.config
+        if codebook.learning:
+            codebook.commit()
+            generator = torch.Generator().manual_seed(config.train.seed * 1_000_003 + state.step)
+            if config.codebook.revive == "batch":
+                place = self._place(draw)
+                state.progress.revived += revive_from_batch(codebook, latents, config.codebook.revive_below, generator, place)
+            elif config.codebook.revive == "two-sided":
+                state.progress.revived += revive_two_sided(codebook, generator)
+        if state.average is not None:
+            state.average.update_parameters(state.model)
+        state.progress.step += 1
 
-    @torch.no_grad()
-    def _start_codebook(self) -> None:
-        """k-means over the latents of the untrained encoder; every count starts at its share of a batch."""
-        model, train = self.state.model.eval(), self.config.train
-        per_batch = data.batch_size * data.crop_frames // model.reach.stride
-        wanted = KMEANS_VECTORS_PER_CODE * model.codebook.codebook_size
-        # crops past the last step: none that training sees
-        batches = [self._normalised_batch(train.steps + i) for i in range(-(-wanted // per_batch))]
-        latents = torch.cat([model.encode_latents(mel).transpose(1, 2).flatten(0, 1) for mel in batches])
-        generator = torch.Generator().manual_seed(train.seed)
-        centres, _ = kmeans(latents, model.codebook.codebook_size, codebook.kmeans_iterations, generator)
-        everything = torch.arange(len(centres), device=self.device)
-        model.codebook.assign(everything, centres, per_batch / len(centres))
+    def _parts(self, draw: Draw) -> list[tuple[Draw, Shares]]:
+        """This process's crops in parts, and what each weighs in the batch of all."""
+        count = distributed.world_size() * self.config.train.accumulate
+        size = len(draw.lengths) // count
+        codes = -(-draw.lengths // self.state.model.reach.stride)
+        result = []
+        for index in range(self.config.train.accumulate):
+            begin = (distributed.rank() * self.config.train.accumulate + index) * size
+            mine = slice(begin, begin + size)
+            shares = [float(values[mine].sum() * count / values.sum()) for values in (draw.lengths, codes)]
+            result.append((draw.part(mine), Shares(*shares)))
+        return result
 
-    @torch.no_grad()
-    def _validate(self, log: RunLog) -> None:
-        """Reconstruction of up to a minute of every validation file, in float32, and the codes they use together."""
-        if self.corpus.valid is None:
-            self._save_checkpoint(BEST)
+    def _place(self, draw: Draw) -> tuple[int, int]:
+        """Where this process's latents begin in those of all processes, and how many all are."""
+        codes = -(-draw.lengths // self.state.model.reach.stride)
+        size = len(codes) // distributed.world_size()
+        return int(codes[: distributed.rank() * size].sum()), int(codes.sum())
+
+    def _check(self, norm: Tensor, draw: Draw) -> None:
+        if torch.isfinite(norm):
             return
-        model, cache = self.state.model.eval(), self.corpus.valid
-        counts = np.zeros(model.codebook.codebook_size, np.int64)
-        errors = []
-        most = VALID_SECONDS * self.frontend.sample_rate // self.frontend.hop_length
-        for start, length in zip(cache.starts[:-1], cache.lengths, strict=True):
-            mel = torch.from_numpy(cache.mels[start : start + min(length, most)].T.astype(np.float32))[None].to(self.device)
-            with exact_float32(self.device):
-                codes = model.encode(self.frontend.normalize(mel))
-                output = self.frontend.denormalize(model.decode(codes))[..., : mel.shape[-1]]
-            errors.append(log_mel_l1(mel.cpu().numpy(), output.cpu().numpy()))
-            counts += np.bincount(codes.flatten().cpu().numpy(), minlength=len(counts))
-        usage = code_usage(counts)
-        error = float(np.mean(errors))
-        self._report(log, "valid", {"log_mel_l1": error, "codes_used": usage.used, "perplexity": usage.perplexity})
-        if error < self.state.best:
-            self.state.best = error
+        names = self.crops.sources(draw)
+        listed = ", ".join(names[:NAMED_FILES]) + (f" and {len(names) - NAMED_FILES} more" if len(names) > NAMED_FILES else "")
+        raise MelcodecError(
+            f"step {self.state.step}: the loss is not finite, on crops of {listed}",
+            f"lower the learning rate: --set optimizer.lr={self.config.optimizer.lr / 3:.0e}",
+        )
+
+    @torch.no_grad()
+    def start_codebook(self) -> None:
+        """Codewords from encoded speech, decided by the first process; every count starts at its share of a batch."""
+        model, data, config = self.state.model.eval(), self.config.data, self.config.codebook
+        per_batch = data.batch_size * data.crop_frames // model.reach.stride
+        size = model.codebook.codebook_size
+        centres = torch.zeros(size, model.codebook.dim, device=self.device)
+        if self.engine.is_main_process:
+            generator = torch.Generator().manual_seed(self.config.train.seed)
+            latents = self._some_latents(KMEANS_VECTORS_PER_CODE * size)
+            # no iteration: the centres are latents themselves
+            centres, _ = kmeans(latents, size, config.kmeans_iterations if config.start == "kmeans" else 0, generator)
+        distributed.broadcast(centres)
+        model.codebook.assign(torch.arange(size, device=self.device), centres, per_batch / size)
+
+    def _some_latents(self, wanted: int) -> Tensor:
+        """About ``wanted`` latents (n, D), of crops past the last step: none that training sees."""
+        found: list[Tensor] = []
+        step = self.config.train.steps
+        while sum(map(len, found)) < wanted:
+            draw = self.crops.draw(step)
+            batch = self.crops.batch(draw)
+            latents = self.state.model.encode_latents(self.frontend.normalize(batch.mel), batch.lengths)
+            found.append(_real(latents, draw.lengths, self.state.model.reach.stride))
+            step += 1
+        return torch.cat(found)
+
+    def _validate(self) -> None:
+        """Judge, log, draw, and keep the best."""
+        state, began = self.state, time.perf_counter()
+        verdict = self.validator.judge(state.judged.eval())
+        if self.log:
+            self._report("valid", verdict.scalars() | {"revived": state.progress.revived})
+            self._show(verdict)
+        state.progress.revived = 0
+        if verdict.error < state.best:
+            state.progress.best = verdict.error
             self._save_checkpoint(BEST)
+        self.clock.paused += time.perf_counter() - began
+
+    def _show(self, verdict: Verdict) -> None:
+        assert self.log
+        self.log.usage(self.state.step, verdict.counts)
+        self.samples.show(self.log, self.state.step, self.state.judged, verdict.counts)
+
+    def _log_training(self) -> None:
+        state, clock = self.state, self.clock
+        sums, state.progress.sums = state.progress.sums, {}
+        steps = sums.pop("steps")
+        data, mel = self.config.data, self.config.model.mel
+        seconds = (state.step - clock.first) * data.batch_size * data.crop_frames * mel.hop_length / mel.sample_rate
+        speed = seconds / (time.perf_counter() - clock.started - clock.paused)
+        means = {name: value / steps for name, value in sums.items()}
+        if self.log:
+            self._report("train", {**means, "audio_per_second": speed})
+
+    def _save_state(self) -> None:
+        if self.engine.is_main_process:
+            self.state.save(self.folder)
+        distributed.barrier()
 
     def _save_checkpoint(self, name: str) -> None:
-        provenance = {
-            "trained_by": "melcodec train",
-            "steps": self.state.step,
-            "train": self.config.train.model_dump(mode="json"),
-        }
-        checkpoint = from_model(self.state.model, self.config.model, self.state.mel_norms, provenance)
-        save_checkpoint(self.folder / name, checkpoint)
+        if not self.engine.is_main_process:
+            return
+        provenance: dict[str, Any] = {"trained_by": "melcodec train", "steps": self.state.step}
+        provenance |= self.config.model_dump(mode="json", exclude={"model", "version"})
+        if self.init:
+            provenance["init"] = {"fingerprint": self.init.fingerprint, "provenance": self.init.provenance}
+        save_checkpoint(self.folder / name, from_model(self.state.judged, self.config.model, self.state.mel_norms, provenance))
 
-    def _report(self, log: RunLog, kind: str, values: dict[str, Any]) -> None:
-        log.scalars(kind, self.state.step, values)
+    def _report(self, kind: str, values: dict[str, Any]) -> None:
+        assert self.log
+        self.log.scalars(kind, self.state.step, values)
         self.hooks.report(kind, self.state.step, values)
 
-    def _audio_seconds(self, steps: int) -> float:
-        data, mel = self.config.data, self.config.model.mel
-        return steps * data.batch_size * data.crop_frames * mel.hop_length / mel.sample_rate
 
-
-def wants_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether to autocast: where asked, or, under ``auto``, where the device computes bfloat16 in hardware."""
-    return computes_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+def _real(latents: Tensor, lengths: Any, stride: int) -> Tensor:
+    """latents (B, D, N) and real frames (B,) -> the real ones (n, D), in order."""
+    flat = latents.transpose(1, 2)
+    codes = torch.from_numpy(-(-lengths // stride)).to(latents.device)
+    inside = torch.arange(flat.shape[1], device=latents.device) < codes[:, None]
+    return flat[inside].float()

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from melcodec.audio.mel import build_frontend
 from melcodec.audio.stats import checked_norms, load_mel_norms
 from melcodec.config import RunConfig, load_preset, parse, read_toml, to_toml, xtts_mel_norms
-from melcodec.devices import find_device
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
-from melcodec.training.cache import Progress, cache_mels
-from melcodec.training.data import find_split
-from melcodec.training.loop import STATE, Corpus, Hooks, Report, Trainer
-from melcodec.training.state import TrainState
+from melcodec.formats.checkpoint import Checkpoint, load_checkpoint
+from melcodec.formats.shipped import find_checkpoint
+from melcodec.manifests.base import Utterance
+from melcodec.manifests.build import find_utterances
+from melcodec.manifests.split import split
+from melcodec.training.cache import MelCache, Progress, cache_mels
+from melcodec.training.engine import start_engine
+from melcodec.training.loop import Corpus, Hooks, Report, Trainer
+from melcodec.training.page import write_run_page
+from melcodec.training.settings import flat
+from melcodec.training.state import TrainState, state_paths
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 CONFIG, FAILURES = "config.toml", "failures.jsonl"
 SPOKEN_FAILURES = 5
+HEAD_START = 1.0  # seconds
+# what may change between two stops of a run: nothing that decides what is learned up to there
+FREE = {
+    *("train.steps", "train.valid_every", "train.save_every", "train.log_every", "train.samples", "train.wandb"),
+    *("data.num_workers", "data.on_device", "version"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,47 +57,102 @@ def train(
     mel_stats: Path | None = None,
     listener: Listener | None = None,
 ) -> TrainState:
-    """Train on the speech under ``data``, in ``folder``; a run found there goes on.
+    """Train on the speech of ``data``, in ``folder``; a run found there goes on.
 
     Args:
+        data: folders, files, globs or lists, as ``manifests.build`` reads them.
         config: model and training settings; None is the ``base`` preset.
-        mel_stats: per-band norms from ``melcodec mel-stats``; None takes XTTS's.
+        device: auto, cpu, cuda, cuda:1, mps; torchrun and ``accelerate launch`` give every process its own.
+        mel_stats: per-band norms from ``melcodec mel-stats``; None takes those of ``train.init``, or XTTS's.
 
     Raises:
-        MelcodecError: no speech, a run folder made with other settings, an unknown device, norms of other bands.
-        KeyboardInterrupt: the listener asked to stop while mels were computed; nothing half-made is left.
+        MelcodecError: no speech, a run folder made with other settings, an unknown device, norms of other bands, an
+            ``init`` of another architecture.
+        KeyboardInterrupt: the listener asked to stop while mels were computed; the next call goes on with them.
 
     Mels are computed in processes that import the calling script: call it under ``if __name__ == "__main__":``.
     """
-    settings, folder, hear = config or load_preset("base"), Path(folder), listener or Listener()
-    target = find_device(device)
-    norms = _norms(mel_stats, settings.model.mel.n_mels)
-    split = find_split([Path(item) for item in data], settings.data.valid_fraction)
-    claim_folder(folder, settings)
-    workers = settings.data.num_workers
+    settings, folder = config or load_preset("base"), Path(folder)
+    engine = start_engine(settings, device)
+    hear = (listener or Listener()) if engine.is_main_process else Listener(should_stop=(listener or Listener()).should_stop)
+    init = load_init(settings) if settings.train.init else None
+    norms = _norms(mel_stats, init, settings.model.mel.n_mels)
+    if engine.is_main_process:
+        claim_folder(folder, settings)
+    corpus = _cached(data, settings, hear, engine, folder)
+    frontend = build_frontend(settings.model.mel, norms)
+    if engine.is_main_process and state_paths(folder):
+        hear.say("going on with the run in this folder")
+
+    def report(kind: str, step: int, values: dict[str, object]) -> None:
+        if kind == "valid":
+            write_run_page(folder, settings)
+        hear.report(kind, step, values)
+
+    hooks = Hooks(report, hear.say, hear.should_stop)
+    state = Trainer(settings, corpus, frontend, folder, engine, hooks, init).run()
+    if engine.is_main_process:
+        write_run_page(folder, settings)
+    engine.end_training()
+    return state
+
+
+def check_resume(folder: Path, resume: bool | None) -> None:
+    """Raise MelcodecError when ``resume`` asks for a run in ``folder`` that is not there, or forbids one that is."""
+    if resume is True and not state_paths(folder):
+        raise MelcodecError(f"{folder}: holds no run to go on with", "without --resume a new one begins")
+    if resume is False and state_paths(folder):
+        raise MelcodecError(f"{folder}: holds a run already", "choose another folder with -o, or go on without --no-resume")
+
+
+def load_init(settings: RunConfig) -> Checkpoint:
+    """The checkpoint that ``train.init`` names.
+
+    Raises:
+        MelcodecError: its model is another one; each differing setting is named.
+    """
+    init = load_checkpoint(find_checkpoint(settings.train.init))
+    theirs, ours = flat(init.config), flat(settings.model)
+    differing = [f"model.{key} {theirs.get(key)} -> {ours[key]}" for key in ours if theirs.get(key) != ours[key]]
+    if differing:
+        raise MelcodecError(
+            f"{settings.train.init}: a model of another architecture: {', '.join(differing)}",
+            "leave --preset and model settings out: --init brings its own",
+        )
+    return init
+
+
+def _cached(data: Sequence[Path | str], settings: RunConfig, hear: Listener, engine: Accelerator, folder: Path) -> Corpus:
+    """The mels to learn from and to be judged by; the first process computes them, the others wait and open them."""
+    training, held_out = split(find_utterances(data), settings.data.valid_fraction, settings.data.split)
 
     def cached(done: int, total: int) -> None:
         hear.cached(done, total)
         if done < total and hear.should_stop():  # a cache that is whole may as well stay
-            raise KeyboardInterrupt("stopped while computing mels; the same command computes them anew")
+            raise KeyboardInterrupt("stopped while computing mels; the same command goes on with them")
 
-    train_mels = cache_mels(split.train, settings.model.mel, workers, cached)
-    valid_mels = cache_mels(split.valid, settings.model.mel, workers, cached) if split.valid else None
-    _tell_failures(train_mels.failures | (valid_mels.failures if valid_mels else {}), folder, hear)
-    hours = len(train_mels.mels) * settings.model.mel.hop_length / settings.model.mel.sample_rate / 3600
-    hear.say(
-        f"{len(train_mels.paths)} files, {hours:.2f} h to train on; {len(split.valid)} files to validate; run folder {folder}"
-    )
-    if (folder / STATE).exists():
-        hear.say("going on with the run in this folder")
-    frontend = build_frontend(settings.model.mel, norms)
-    hooks = Hooks(hear.report, hear.should_stop)
-    return Trainer(settings, Corpus(train_mels, valid_mels), frontend, folder, target, hooks).run()
+    def mels(utterances: list[Utterance], speeds: tuple[float, ...]) -> MelCache:
+        return cache_mels(utterances, settings.model.mel, speeds, settings.data.num_workers, cached, hear.say)
+
+    if not engine.is_local_main_process:
+        time.sleep(HEAD_START)  # so that the process that speaks is the one that computes; the lock keeps the others out
+    train_mels = mels(training, settings.augment.speeds)
+    valid_mels = mels(held_out, (1.0,)) if held_out else train_mels
+    if engine.is_main_process:
+        failures = train_mels.failures | valid_mels.failures
+        _tell_failures(failures, folder, hear)
+        mel = settings.model.mel
+        hours = len(train_mels.mels) * mel.hop_length / mel.sample_rate / 3600
+        judged = f"{len(valid_mels.ids)} to validate" if held_out else "nothing held out: validation hears what is learned"
+        hear.say(f"{len(train_mels.ids)} utterances, {hours:.2f} h to train on; {judged}; run folder {folder}")
+    return Corpus(train_mels, valid_mels)
 
 
-def _norms(mel_stats: Path | None, n_mels: int) -> tuple[float, ...]:
+def _norms(mel_stats: Path | None, init: Checkpoint | None, n_mels: int) -> tuple[float, ...]:
     if mel_stats:
         return load_mel_norms(mel_stats, n_mels)
+    if init:
+        return init.mel_norms
     try:
         return checked_norms(xtts_mel_norms(), "XTTS", n_mels)
     except MelcodecError as error:
@@ -95,7 +167,7 @@ def _tell_failures(failures: dict[str, str], folder: Path, hear: Listener) -> No
         hear.say(f"... and {len(failures) - SPOKEN_FAILURES} more, all named in {folder / FAILURES}")
     if failures:
         with written_aside(folder / FAILURES) as aside:
-            lines = [json.dumps({"path": path, "reason": reason}) + "\n" for path, reason in failures.items()]
+            lines = [json.dumps({"id": name, "reason": reason}) + "\n" for name, reason in failures.items()]
             aside.write_text("".join(lines), encoding="utf-8")
     else:
         (folder / FAILURES).unlink(missing_ok=True)  # of an earlier start, mended since
@@ -104,30 +176,17 @@ def _tell_failures(failures: dict[str, str], folder: Path, hear: Listener) -> No
 def claim_folder(folder: Path, settings: RunConfig) -> None:
     """Write ``config.toml`` into a new run folder, or check that the run found there has the same settings.
 
-    Only ``train.steps`` and the intervals may change between stops.
-
     Raises:
-        MelcodecError: other settings, each differing key named.
+        MelcodecError: other settings than those in ``FREE`` differ, each named.
     """
     path = folder / CONFIG
-    if (folder / STATE).exists() and path.exists():
-        before = flat(parse(RunConfig, read_toml(path), str(path)).model_dump(mode="json"))
-        now = flat(settings.model_dump(mode="json"))
-        free = {"train.steps", "train.valid_every", "train.save_every", "train.log_every", "data.num_workers"}
-        differing = [
-            f"{key} {before.get(key)} -> {now.get(key)}" for key in now if before.get(key) != now[key] and key not in free
-        ]
+    if state_paths(folder) and path.exists():
+        before = flat(parse(RunConfig, read_toml(path), str(path)))
+        now = flat(settings)
+        differing = [f"{key} {before[key]} -> {now[key]}" for key in now if before[key] != now[key] and key not in FREE]
         if differing:
             raise MelcodecError(
                 f"{folder}: holds a run with other settings: {', '.join(differing)}", "choose another folder with -o"
             )
     with written_aside(path) as aside:
         aside.write_text(to_toml(settings), encoding="utf-8")
-
-
-def flat(settings: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested settings as ``{"data.crop_frames": 128}``."""
-    result: dict[str, object] = {}
-    for key, value in settings.items():
-        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return result

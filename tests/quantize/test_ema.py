@@ -207,3 +207,53 @@ def test_cluster_sums():
     counts, sums = cluster_sums(vectors, torch.tensor([2, 0, 2]), 4)
     assert counts.tolist() == [1, 0, 2, 0]
     assert sums.tolist() == [[3, 4], [0, 0], [6, 8], [0, 0]]
+
+
+def padded() -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents (2, 3, 6) of which the second item has 4 real ones, noise behind."""
+    latents = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(3))
+    latents[1, :, 4:] = 50.0
+    return latents, torch.tensor([6, 4])
+
+
+def test_padding_counts_neither_in_the_commitment_nor_in_the_averages():
+    torch.manual_seed(0)
+    masked = EMACodebook(3, 8).train()
+    alone = EMACodebook(3, 8).train()
+    alone.load_state_dict(masked.state_dict())
+    latents, lengths = padded()
+    output = masked(latents, lengths)
+    real = torch.cat([latents[0], latents[1, :, :4]], dim=1)[None]
+    expected = alone(real)
+    torch.testing.assert_close(output.commitment, expected.commitment)
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(masked.state_dict()[name], value)
+    assert torch.equal(output.codes[1, :, :4], expected.codes[0, :, 6:])
+
+
+def test_a_batch_in_deferred_parts_moves_the_codebook_as_the_whole():
+    torch.manual_seed(0)
+    whole, parts = EMACodebook(3, 8).train(), EMACodebook(3, 8).train()
+    parts.load_state_dict(whole.state_dict())
+    latents = torch.randn(4, 3, 10)
+    whole(latents)
+    parts.deferred = True
+    start = parts.embed.clone()
+    for part in latents.split(1):
+        parts(part)
+        assert torch.equal(parts.embed, start)  # every part is quantised by the same codebook
+    parts.commit()
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], value)
+    after = parts.embed.clone()
+    parts.commit()  # nothing is pending
+    assert torch.equal(parts.embed, after)
+
+
+def test_a_codebook_that_does_not_learn_stays():
+    codebook = EMACodebook(3, 8).train()
+    codebook.learning = False
+    before = {name: value.clone() for name, value in codebook.state_dict().items()}
+    codebook(torch.randn(2, 3, 5))
+    codebook.commit()
+    assert all(torch.equal(value, before[name]) for name, value in codebook.state_dict().items())

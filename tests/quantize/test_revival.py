@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from melcodec.quantize.ema import EMACodebook
-from melcodec.quantize.revival import revive_from_batch
+from melcodec.quantize.revival import revive_from_batch, revive_two_sided
 
 
 @pytest.fixture
@@ -23,8 +23,12 @@ def batch() -> torch.Tensor:
     return torch.randn(4, 3, 25, generator=torch.Generator().manual_seed(1))
 
 
+def flat(latents) -> torch.Tensor:
+    return latents.transpose(1, 2).reshape(-1, 3)
+
+
 def revive(codebook, latents, below=0.1, seed=0) -> int:
-    return revive_from_batch(codebook, latents, below, torch.Generator().manual_seed(seed))
+    return revive_from_batch(codebook, flat(latents), below, torch.Generator().manual_seed(seed))
 
 
 def test_dead_codes_become_latents_of_the_batch(collapsed):
@@ -33,7 +37,7 @@ def test_dead_codes_become_latents_of_the_batch(collapsed):
     mean = collapsed.cluster_size.mean()
     assert revive(collapsed, latents) == 12
     assert torch.equal(collapsed.embed[:, :4], alive)
-    vectors = latents.transpose(1, 2).reshape(-1, 3)
+    vectors = flat(latents)
     assert torch.cdist(collapsed.embed[:, 4:].T, vectors).min(dim=1).values.max() < 1e-6
     assert len(torch.unique(collapsed.embed.T, dim=0)) == 16  # no latent is taken twice
     assert torch.equal(collapsed.cluster_size[4:], mean.expand(12))
@@ -92,3 +96,15 @@ def test_the_generator_decides(collapsed):
 def test_latents_of_a_bfloat16_pass(collapsed):
     assert revive(collapsed, batch().to(torch.bfloat16).requires_grad_()) == 12
     assert collapsed.embed.dtype == torch.float32
+
+
+def test_two_sided_makes_the_overused_and_the_underused_noise(collapsed):
+    """The seed article's rule: more than twice or less than half the uniform share."""
+    collapsed.cluster_size[:] = 1.0
+    collapsed.cluster_size[3], collapsed.cluster_size[5], collapsed.cluster_size[7] = 2.5, 0.4, 1.9
+    before, mean = collapsed.embed.clone(), collapsed.cluster_size.mean()
+    assert 0.4 < mean / 2 < 1.0 < 1.9 < 2 * mean < 2.5
+    assert revive_two_sided(collapsed, torch.Generator().manual_seed(0)) == 2
+    assert [index for index in range(16) if not torch.equal(collapsed.embed[:, index], before[:, index])] == [3, 5]
+    assert torch.equal(collapsed.embed[:, [3, 5]].T, torch.randn(2, 3, generator=torch.Generator().manual_seed(0)))
+    assert collapsed.cluster_size[[3, 5]].tolist() == [mean.item()] * 2

@@ -1,4 +1,4 @@
-"""Which files train and validate, and which crops a step sees."""
+"""Which crops a step sees, and what is done to them."""
 
 from __future__ import annotations
 
@@ -6,91 +6,16 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from melcodec.config import DataConfig, MelConfig
+from melcodec.config import RunConfig, with_overrides
 from melcodec.errors import MelcodecError
 from melcodec.training.cache import MelCache
-from melcodec.training.data import Crops, find_split
+from melcodec.training.data import Crops, identity, wants_on_device
 
 CROP = 8
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A function that makes (empty) files below a folder; the split looks at names only."""
-
-    def make(*names):
-        for name in names:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).touch()
-        return tmp_path
-
-    return make
-
-
-def names(paths, root):
-    return [path.relative_to(root).as_posix() for path in paths]
-
-
-HUNDRED = [f"speaker{index % 7}/{index:03}.wav" for index in range(100)]
-
-
-@pytest.mark.parametrize(("fraction", "count"), [(0.02, 2), (0.001, 1), (0.25, 25), (0.0, 0), (0.999, 99)])
-def test_a_share_is_held_out(folder, fraction, count):
-    root = folder(*HUNDRED)
-    split = find_split([root], fraction)
-    assert len(split.valid) == count
-    assert sorted(names(split.train, root) + names(split.valid, root)) == sorted(HUNDRED)
-
-
-def test_the_share_depends_on_names_alone(folder, tmp_path_factory):
-    root = folder(*HUNDRED)
-    split = find_split([root], 0.1)
-    assert find_split([root], 0.1) == split
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    for name in HUNDRED:
-        (elsewhere / name).parent.mkdir(exist_ok=True)
-        (elsewhere / name).touch()
-    assert names(find_split([elsewhere], 0.1).valid, elsewhere) == names(split.valid, root)
-    # and hardly changes when files come
-    folder(*(f"new/{index}.wav" for index in range(10)))
-    assert len(set(find_split([root], 0.1).valid) & set(split.valid)) >= 8
-
-
-@pytest.mark.parametrize(("train", "valid"), [("train", "valid"), ("training", "validation"), ("train", "dev"), ("train", "val")])
-def test_folders_named_train_and_valid_are_taken_at_their_word(folder, train, valid):
-    root = folder(f"{train}/a.wav", f"{train}/deep/b.flac", f"{valid}/c.wav", "test/d.wav", "e.wav")
-    split = find_split([root], 0.5)
-    assert names(split.train, root) == [f"{train}/a.wav", f"{train}/deep/b.flac"]
-    assert names(split.valid, root) == [f"{valid}/c.wav"]
-
-
-def test_a_train_folder_alone_is_a_folder_like_any_other(folder):
-    root = folder("train/a.wav", "other/b.wav", "c.wav")
-    split = find_split([root], 0.0)
-    assert names(split.train, root) == ["c.wav", "other/b.wav", "train/a.wav"]
-
-
-def test_several_sources_and_single_files(folder):
-    root = folder("x/train/a.wav", "x/valid/b.wav", "y/c.wav", "y/d.wav", "e.wav", "notes.txt", "y/notes.txt", "y/.hidden.wav")
-    split = find_split([root / "x", root / "y", root / "e.wav", root / "notes.txt"], 0.4)
-    assert len(split.valid) == 1 + 2  # of the three files without folders of their own
-    assert sorted(names(split.train + split.valid, root)) == ["e.wav", "x/train/a.wav", "x/valid/b.wav", "y/c.wav", "y/d.wav"]
-
-
-def test_a_single_file_trains(folder):
-    root = folder("a.wav")
-    assert find_split([root], 0.5).valid == []
-    assert names(find_split([root / "a.wav"], 0.5).train, root) == ["a.wav"]
-
-
-def test_nothing_to_train_on(folder):
-    root = folder("notes.txt")
-    with pytest.raises(MelcodecError, match="no audio files in") as caught:
-        find_split([root], 0.1)
-    assert "flac" in caught.value.hint
-    with pytest.raises(MelcodecError, match="no such file or folder"):
-        find_split([root / "none"], 0.1)
+CPU = torch.device("cpu")
+FLOOR = math.log(1e-5)
 
 
 def cache_of(*lengths: int) -> MelCache:
@@ -98,82 +23,178 @@ def cache_of(*lengths: int) -> MelCache:
     starts = np.concatenate([[0], np.cumsum(lengths)])
     clips = np.repeat(np.arange(len(lengths)), lengths)
     position = np.arange(starts[-1])
-    mels = np.stack([clips, position - starts[clips], position], axis=1).astype(np.float16)
-    return MelCache(mels, starts, [f"{index}.wav" for index in range(len(lengths))], {})
+    return of_mels(np.stack([clips, position - starts[clips], position], axis=1), starts)
 
 
-def crops_of(cache: MelCache, seed: int = 0, **settings) -> Crops:
-    return Crops(cache, DataConfig(crop_frames=CROP, batch_size=16, **settings), MelConfig(n_mels=3), seed)
+def of_mels(mels: np.ndarray, starts: np.ndarray | list[int]) -> MelCache:
+    return MelCache(mels.astype(np.float16), np.array(starts), [f"{index}" for index in range(len(starts) - 1)], {}, "key")
+
+
+def crops_of(cache: MelCache, *settings: str) -> Crops:
+    bands = cache.mels.shape[1]
+    always = [f"data.crop_frames={CROP}", "data.batch_size=16", f"model.mel.n_mels={bands}"]
+    return Crops(cache, with_overrides(RunConfig(), [*always, *settings]), CPU)
+
+
+def batch(crops: Crops, step: int = 0):
+    return crops.batch(crops.draw(step))
 
 
 def test_crops_have_the_shape_that_was_asked_for():
-    batch = Crops(cache_of(50), DataConfig(crop_frames=12, batch_size=5), MelConfig(n_mels=3), 0).batch(0)
-    assert batch.shape == (5, 3, 12)
-    assert batch.dtype.is_floating_point
-    assert batch.is_contiguous()
-    assert batch.element_size() == 4
+    found = batch(crops_of(cache_of(50), "data.crop_frames=12", "data.batch_size=5"))
+    assert found.mel.shape == (5, 3, 12)
+    assert found.mel.dtype == torch.float32
+    assert found.mel.is_contiguous()
+    assert found.lengths is None
+    assert found.seen is found.mel
 
 
 def test_crops_are_a_function_of_seed_and_step():
     cache = cache_of(500, 400)
     crops = crops_of(cache)
-    late = crops.batch(7)
+    late = batch(crops, 7).mel
     for step in range(3):
-        crops.batch(step)
-    assert crops.batch(7).equal(late)
-    assert crops_of(cache).batch(7).equal(late)
-    for other in (crops.batch(8), crops_of(cache, seed=1).batch(7)):
-        assert not other.equal(late)
+        batch(crops, step)
+    assert batch(crops, 7).mel.equal(late)
+    assert batch(crops_of(cache), 7).mel.equal(late)
+    for other in (batch(crops, 8), batch(crops_of(cache, "train.seed=1"), 7)):
+        assert not other.mel.equal(late)
 
 
-def test_crops_stay_inside_clips_and_reach_every_start():
+def test_clips_come_in_proportion_to_their_length_and_every_start_equally_often():
     lengths = (CROP, CROP + 3, 20)
     crops = crops_of(cache_of(*lengths))
     seen: dict[tuple[int, int], int] = {}
-    for step in range(200):
-        for clips, frames, _ in crops.batch(step).numpy():
+    for step in range(300):
+        for clips, frames, _ in batch(crops, step).mel.numpy():
             assert len(set(clips)) == 1
             assert np.array_equal(frames, np.arange(frames[0], frames[0] + CROP))
             start = int(clips[0]), int(frames[0])
             seen[start] = seen.get(start, 0) + 1
-    expected = {(clip, frame) for clip, length in enumerate(lengths) for frame in range(length - CROP + 1)}
-    assert seen.keys() == expected
-    # and each equally often: 3,200 draws over 18 starts
-    mean = 3200 / len(expected)
-    assert all(abs(count - mean) < 5 * math.sqrt(mean) for count in seen.values())
+    for clip, length in enumerate(lengths):
+        starts = length - CROP + 1
+        expected = 4800 * length / sum(lengths) / starts
+        counts = [seen.pop((clip, frame)) for frame in range(starts)]
+        assert all(abs(count - expected) < 5 * math.sqrt(expected) for count in counts)
+    assert not seen
 
 
-def test_short_clips_are_joined_and_long_ones_stand_alone():
-    # clips 0-2 hold a crop together, 4 alone is too short before 5, 6 too short at the end
-    crops = crops_of(cache_of(3, 3, 4, 20, 5, 10, 4))
-    places = {tuple(sorted(set(clips.astype(int)))) for step in range(50) for clips, _, _ in crops.batch(step).numpy()}
-    assert places == {(0, 1, 2), (3,), (5,)}
-    positions = [positions for step in range(50) for _, _, positions in crops.batch(step).numpy()]
-    assert all(np.array_equal(position, np.arange(position[0], position[0] + CROP)) for position in positions)
+def test_a_clip_shorter_than_a_crop_is_taken_whole_and_masked():
+    found = batch(crops_of(cache_of(3, 20)))
+    short = found.mel[:, 0, 0] == 0
+    assert short.any()
+    assert (~short).any()
+    assert found.lengths[short].tolist() == [3] * int(short.sum())
+    assert found.lengths[~short].tolist() == [CROP] * int((~short).sum())
+    for clips, frames, _ in found.mel[short].numpy():
+        assert frames[:3].tolist() == [0, 1, 2]
+        assert set(clips) == {0}  # what is behind belongs to no other clip
 
 
-def test_too_little_speech_for_one_crop():
-    with pytest.raises(MelcodecError, match="holds 7 frames of speech, less than one crop of 8") as caught:
-        crops_of(cache_of(3, 4))
-    assert "data.crop_frames=4" in caught.value.hint
-    # several clips too short for a crop make one together
-    assert crops_of(cache_of(3, 4, 1)).batch(0).shape == (16, 3, CROP)
+def test_a_corpus_shorter_than_a_crop_still_trains():
+    found = batch(crops_of(cache_of(5)))
+    assert found.lengths.tolist() == [5] * 16
+
+
+def test_no_speech_at_all():
+    with pytest.raises(MelcodecError, match="no frame of speech"):
+        crops_of(of_mels(np.zeros((0, 3)), [0, 0]))
+
+
+def test_parts_of_a_draw_are_parts_of_its_batch():
+    crops = crops_of(
+        cache_of(3, 50), "augment.gain_db=3", "augment.band_masks=1", "augment.band_mask_size=2", "augment.time_flip=0.5"
+    )
+    draw = crops.draw(4)
+    whole = crops.batch(draw)
+    parts = [crops.batch(draw.part(slice(i, i + 4))) for i in range(0, 16, 4)]
+    assert torch.cat([part.mel for part in parts]).equal(whole.mel)
+    assert torch.cat([part.seen for part in parts]).equal(whole.seen)
 
 
 def test_gain_moves_each_crop_by_one_constant_and_respects_the_floor():
-    rng = np.random.default_rng(0)
-    mels = rng.uniform(-11, 2, (400, 3)).astype(np.float16)
-    cache = MelCache(mels, np.array([0, 400]), ["a.wav"], {})
-    plain, loud = crops_of(cache).batch(3), crops_of(cache, gain_db=6.0).batch(3)
-    floor = math.log(1e-5)
+    cache = of_mels(np.random.default_rng(0).uniform(-11, 2, (400, 3)), [0, 400])
+    plain, loud = batch(crops_of(cache), 3).mel, batch(crops_of(cache, "augment.gain_db=6.0"), 3).mel
     limit = 6 * math.log(10) / 10
     gains = []
     for before, after in zip(plain.numpy(), loud.numpy(), strict=True):
-        above = after > floor + 1e-3
+        above = after > FLOOR + 1e-3
         gains.append(float(np.median((after - before)[above])))
-        np.testing.assert_allclose(after, np.maximum(before + gains[-1], floor), atol=1e-5)
-    assert loud.min() == pytest.approx(floor)
+        np.testing.assert_allclose(after, np.maximum(before + gains[-1], FLOOR), atol=1e-5)
     assert max(map(abs, gains)) <= limit
     assert max(gains) > limit / 2
     assert min(gains) < -limit / 2
     assert len({round(gain, 4) for gain in gains}) == 16
+
+
+def test_a_stretched_crop_covers_more_or_less_of_its_clip():
+    frames = batch(crops_of(cache_of(500), "augment.time_scale=0.5")).mel[:, 1].numpy()
+    steps = np.diff(frames[:, 1:-1])  # the ends repeat
+    rates = steps.mean(1)
+    np.testing.assert_allclose(steps, rates[:, None].repeat(steps.shape[1], 1), atol=0.02)  # evenly, between frames too
+    assert 0.5 <= rates.min() < 0.75
+    assert 1.25 < rates.max() <= 1.55
+
+
+def test_a_stretch_of_one_changes_nothing():
+    cache = cache_of(500)
+    assert batch(crops_of(cache, "augment.time_scale=1e-9")).mel[:, 1].diff(dim=1).allclose(torch.ones(16, CROP - 1), atol=1e-3)
+
+
+def test_some_crops_run_backwards():
+    frames = batch(crops_of(cache_of(3, 500), "augment.time_flip=0.5")).mel[:, 1].numpy()
+    directions = {tuple(np.sign(np.diff(row[:3]))) for row in frames}
+    assert directions == {(1, 1), (-1, -1)}
+    whole = batch(crops_of(cache_of(500), "augment.time_flip=1.0")).mel[:, 1]
+    assert whole.diff(dim=1).eq(-1).all()
+
+
+@pytest.mark.parametrize(("kind", "axis", "extent"), [("band", 2, 10), ("time", 1, CROP)])
+def test_stripes_are_hidden_from_the_encoder_alone(kind, axis, extent):
+    cache = of_mels(np.random.default_rng(0).uniform(-11, 2, (400, 10)), [0, 400])
+    found = batch(crops_of(cache, f"augment.{kind}_masks=2", f"augment.{kind}_mask_size=3"))
+    assert found.mel.equal(batch(crops_of(cache)).mel)
+    hidden = found.seen != found.mel
+    stripes = hidden.all(axis)  # (B, extent)
+    assert torch.equal(hidden.any(axis), stripes)
+    widths = stripes.sum(1)
+    assert widths.max() <= 6
+    assert 1 < widths.float().mean() < 5
+    assert stripes.float().mean(0).min() > 0  # anywhere
+    for seen, mel, lost in zip(found.seen, found.mel, hidden, strict=True):
+        assert torch.allclose(seen[lost], mel.mean())
+
+
+def test_names_of_the_clips_of_a_batch():
+    crops = crops_of(cache_of(50, 60))
+    draw = crops.draw(0)
+    assert sorted(crops.sources(draw)) == ["0", "1"]
+    assert crops.sources(draw.part(slice(0, 1))) == [str(draw.clips[0])]
+
+
+def test_identity_is_of_names_and_lengths():
+    first = identity(cache_of(50, 60))
+    assert identity(cache_of(50, 60)) == first
+    assert identity(cache_of(60, 50)) != first
+    renamed = cache_of(50, 60)
+    renamed.ids[0] = "other"
+    assert identity(renamed) != first
+
+
+def test_only_a_gpu_holds_the_corpus():
+    assert not wants_on_device("always", 1, CPU)
+    assert not wants_on_device("auto", 1, CPU)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_the_corpus_moves_there_when_it_fits():
+    device = torch.device("cuda")
+    free = torch.cuda.mem_get_info()[0]
+    assert wants_on_device("auto", free // 4, device)
+    assert not wants_on_device("auto", free, device)
+    assert wants_on_device("always", free, device)
+    assert not wants_on_device("never", 1, device)
+    cache = cache_of(500, 400)
+    config = with_overrides(RunConfig(), ["data.crop_frames=8", "model.mel.n_mels=3"])
+    there, here = Crops(cache, config, device), Crops(cache, config, CPU)
+    assert there.batch(there.draw(0)).mel.cpu().equal(here.batch(here.draw(0)).mel)

@@ -1,0 +1,71 @@
+"""What a run looks and sounds like: the same few held-out clips at every validation, and the codebook itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from melcodec.audio.io import save
+from melcodec.config import GriffinLimConfig, MelConfig, RunConfig
+from melcodec.plots import plot_codebook, plot_roundtrip, save_figure
+from melcodec.training.logs import RunLog
+from melcodec.training.validate import Validator
+from melcodec.vocoder.build import build_vocoder
+from melcodec.vqvae import VQVAE
+
+FOLDER = "samples"
+
+
+class Samples:
+    """Pictures and sounds in ``samples/`` of the run's folder and in its trackers.
+
+    Args:
+        config: ``train.samples`` clips are shown; none draws and sounds nothing.
+        folder: of the run.
+        validator: has the clips.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path, validator: Validator) -> None:
+        self.mel_config, self.folder, self.validator = config.model.mel, folder / FOLDER, validator
+        self.clips = validator.clips(config.train.samples)
+        self.vocoder = build_vocoder(GriffinLimConfig(), validator.frontend)
+
+    def show(self, log: RunLog, step: int, model: VQVAE, counts: np.ndarray) -> None:
+        """Draw and sound ``model`` after ``step``; ``counts`` (K,) is its codes' usage."""
+        for index, mel in enumerate(self.clips):
+            codes, output = self.validator.reconstruct(model, mel)
+            name, title = f"clip{index}", f"validation clip {index}, step {step}"
+            figure = plot_roundtrip(
+                mel[0].cpu().numpy(), output[0].cpu().numpy(), codes[0].cpu().numpy(), title=title, **_axes(self.mel_config)
+            )
+            save_figure(figure, clip_path(self.folder, index, step, ".png"))
+            log.figure(f"{name}/mel", step, figure)
+            if not clip_path(self.folder, index, None, ".wav").exists():
+                self._sound(log, f"{name}/original", clip_path(self.folder, index, None, ".wav"), step, mel)
+            self._sound(log, f"{name}/reconstruction", clip_path(self.folder, index, step, ".wav"), step, output)
+        if self.clips:
+            figure = plot_codebook(model.codebook.embed.T.cpu().numpy(), counts, f"codebook, step {step}")
+            save_figure(figure, codebook_path(self.folder, step))
+            log.figure("codebook", step, figure)
+
+    def _sound(self, log: RunLog, name: str, path: Path, step: int, mel: Tensor) -> None:
+        wav = self.vocoder(mel, (mel.shape[-1] - 1) * self.mel_config.hop_length)[0].clamp(-1, 1).cpu().numpy()
+        save(path, wav, self.mel_config.sample_rate)
+        log.sound(name, step, wav, self.mel_config.sample_rate)
+
+
+def clip_path(folder: Path, index: int, step: int | None, suffix: str) -> Path:
+    """Where clip ``index`` of ``step`` lies in ``folder``; None is the original."""
+    return folder / (f"clip{index}-original{suffix}" if step is None else f"clip{index}-step-{step:08}{suffix}")
+
+
+def codebook_path(folder: Path, step: int) -> Path:
+    """Where the codebook's picture of ``step`` lies in ``folder``."""
+    return folder / f"codebook-step-{step:08}.png"
+
+
+def _axes(mel: MelConfig) -> dict[str, Any]:
+    return {"sample_rate": mel.sample_rate, "hop_length": mel.hop_length, "f_min": mel.f_min, "f_max": mel.f_max}
