@@ -9,10 +9,12 @@ from melcodec.config import (
     EMAConfig,
     MelConfig,
     ModelConfig,
+    OptimizerConfig,
     RunConfig,
     load_preset,
     parse,
     preset_names,
+    preset_texts,
     read_toml,
     to_toml,
     with_overrides,
@@ -27,37 +29,58 @@ def refusal(call, *args) -> MelcodecError:
     return caught.value
 
 
-@pytest.mark.parametrize("name", ["base", "small", "tiny", "xtts"])
+PRESETS = {"base": 256, "finetune": 256, "small": 128, "tiny": 16, "xtts": 512}  # and their widths
+RECIPES = ["adam", "adamw", "finetune"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
 def test_presets(name):
     assert name in preset_names()
     config = load_preset(name)
     assert config.model.mel == MelConfig()  # every preset keeps the mel of XTTS
     assert (config.model.quantizer.dim, config.model.quantizer.codebook_size) == ((16, 64) if name == "tiny" else (512, 1024))
-    assert config.model.backbone.hidden == {"base": 256, "small": 128, "tiny": 16, "xtts": 512}[name]
+    assert config.model.backbone.hidden == PRESETS[name]
 
 
-def test_there_is_no_preset_beyond_the_tested_ones():
-    assert preset_names() == ["base", "small", "tiny", "xtts"]
+def test_there_is_nothing_shipped_beyond_what_is_tested():
+    assert preset_names() == list(PRESETS)
+    assert list(preset_texts("optimizer")) == RECIPES
+    assert preset_texts("train") == {}
+    for text in [*preset_texts().values(), *preset_texts("optimizer").values()]:
+        assert text.startswith("# ")  # what melcodec config list says about it
+
+
+def test_finetune_is_gentle_and_leaves_the_codes_where_they_are():
+    config = load_preset("finetune")
+    assert config.optimizer == with_overrides(RunConfig(), ["optimizer=finetune"]).optimizer
+    assert (config.train.steps, config.train.valid_every, config.codebook.revive) == (2000, 200, "none")
 
 
 def test_wrong_preset_names_the_nearest_or_all():
     assert refusal(load_preset, "smal").hint == "did you mean 'small'?"
-    assert refusal(load_preset, "???").hint == "presets: base, small, tiny, xtts"
+    assert refusal(load_preset, "???").hint == "presets: base, finetune, small, tiny, xtts"
 
 
-@pytest.mark.parametrize("name", ["base", "small", "tiny", "xtts"])
+@pytest.mark.parametrize("name", PRESETS)
 def test_toml_and_json_round_trip(name, tmp_path):
     config = load_preset(name)
     path = tmp_path / "config.toml"
-    path.write_text(to_toml(config), encoding="utf-8")
-    assert parse(RunConfig, read_toml(path), "file") == config
+    for comments in (False, True):
+        path.write_text(to_toml(config, comments), encoding="utf-8")
+        assert parse(RunConfig, read_toml(path), "file") == config
     assert parse(RunConfig, json.loads(json.dumps(config.model_dump())), "json") == config
 
 
+def test_toml_says_what_every_key_means_and_may_hold():
+    lines = to_toml(RunConfig(), comments=True).splitlines()
+    assert [line for line in lines if "=" in line and "  # " not in line] == []
+    assert 'tune = "full"             # full | decoder | frozen-codebook; decoder keeps all codes valid' in lines
+    assert "crop_frames = 128         # frames; 128 frames are 1.49 s" in lines
+    assert "#" not in to_toml(RunConfig())
+
+
 def test_toml_of_values_far_from_the_defaults():
-    config = with_overrides(
-        RunConfig(), ["optimizer.lr=1e-20", "optimizer.betas=[0.5, 0.75]", "train.seed=4294967295"]
-    )
+    config = with_overrides(RunConfig(), ["optimizer.lr=1e-20", "optimizer.betas=[0.5, 0.75]", "train.seed=4294967295"])
     assert with_overrides(RunConfig(), []) == RunConfig()
     assert "lr = 1e-20\nbetas = [0.5, 0.75]\n" in to_toml(config)
 
@@ -102,11 +125,28 @@ def test_unknown_key(data, key, hint):
         "train.precision=float8",
         "train.seed=-1",
         "train.seed=4294967296",
+        "train.accumulate=0",
+        "train.tune=encoder",
+        "train.weight_ema=1",
+        "train.samples=-1",
+        "train.wandb=yes",
+        "train.valid_minutes=0",
+        "version=0",
         "data.crop_frames=130",
         "data.crop_frames=0",
         "data.batch_size=0",
         "data.valid_fraction=1",
+        "data.split=random",
+        "data.on_device=sometimes",
         "augment.gain_db=-1",
+        "augment.speeds=[]",
+        "augment.speeds=[1.0, 2.1]",
+        "augment.time_scale=1",
+        "augment.time_flip=1.1",
+        "augment.band_masks=-1",
+        "augment.band_mask_size=0",
+        "augment.time_masks=-1",
+        "augment.time_mask_size=0",
         "data.num_workers=-1",
         "codebook.start=random",
         "codebook.kmeans_iterations=0",
@@ -122,6 +162,10 @@ def test_unknown_key(data, key, hint):
         "optimizer.grad_clip=0",
         "optimizer.warmup_steps=-1",
         "optimizer.schedule=linear",
+        "optimizer.kind=sgd",
+        "optimizer.decay_fraction=0",
+        "optimizer.step_every=0",
+        "optimizer.step_factor=0",
         "optimizer.final_lr_fraction=2",
         "objective.reconstruction=l3",
         "objective.commitment_weight=-1",
@@ -130,6 +174,19 @@ def test_unknown_key(data, key, hint):
 def test_wrong_value_is_named(assignment):
     error = refusal(with_overrides, RunConfig(), [assignment])
     assert error.message.startswith(f"--set: {assignment.partition('=')[0]}")
+
+
+def test_parts_of_a_batch_are_of_one_size():
+    error = refusal(with_overrides, RunConfig(), ["train.accumulate=5"])
+    assert error.message == "--set: data.batch_size must be a multiple of train.accumulate"
+    assert with_overrides(RunConfig(), ["train.accumulate=8"]).train.accumulate == 8
+
+
+def test_settings_of_a_newer_version_are_not_guessed_at():
+    for more in ({}, {"teacher": {"lr": 1}}, {"train": {"stepz": 3}}):  # whatever that version knows
+        error = refusal(parse, RunConfig, {"version": 2} | more, "run.toml")
+        assert error.message == "run.toml: version 2 was made by a newer melcodec; this one reads up to 1"
+    assert parse(RunConfig, {"version": 1}, "run.toml") == parse(RunConfig, {}, "run.toml")
 
 
 @pytest.mark.parametrize("assignment", ["model.mel.f_max=11026", "model.mel.f_min=8000", "model.mel.sample_rate=8000"])
@@ -172,6 +229,35 @@ def test_overrides():
     twice = with_overrides(load_preset("tiny"), ["train.steps=7", "train.steps=8"])
     assert twice.train.steps == 8
     assert twice.model == load_preset("tiny").model
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("adam", {"kind": "adam", "lr": 3e-4, "weight_decay": 0.0, "schedule": "constant"}),
+        ("adamw", {"kind": "adamw", "lr": 3e-4, "betas": (0.9, 0.95), "weight_decay": 0.05}),
+        ("finetune", {"kind": "adamw", "lr": 5e-6, "grad_clip": 0.5, "schedule": "constant", "warmup_steps": 100}),
+    ],
+)
+def test_a_recipe_replaces_the_whole_group(name, values):
+    """Whatever preset it meets, and what follows it on the command line still counts."""
+    for preset in ("base", "tiny"):
+        config = with_overrides(
+            load_preset(preset), ["optimizer.step_every=7", f"optimizer={name}", "optimizer.final_lr_fraction=0.5"]
+        )
+        defaults = OptimizerConfig().model_dump()
+        assert config.optimizer.model_dump() == defaults | values | {"final_lr_fraction": 0.5, "betas": config.optimizer.betas}
+        assert config.train == load_preset(preset).train
+    assert with_overrides(RunConfig(), [f'optimizer="{name}"', "optimizer.lr=0.5"]).optimizer.lr == 0.5
+
+
+def test_a_recipe_that_is_not_there():
+    error = refusal(with_overrides, RunConfig(), ["optimizer=adamww"])
+    assert (error.message, error.hint) == ("no optimizer recipe 'adamww'", "did you mean 'adamw'?")
+    assert refusal(with_overrides, RunConfig(), ["optimizer=???"]).hint == "optimizer recipes: adam, adamw, finetune"
+    error = refusal(with_overrides, RunConfig(), ["model.backbone=wide"])
+    assert error.message == "--set model.backbone=wide: 'backbone' is a group of settings"
+    assert error.hint == "set one of them: model.backbone.NAME=VALUE"
 
 
 @pytest.mark.parametrize(

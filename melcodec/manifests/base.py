@@ -10,12 +10,12 @@ class Utterance:
     """One stretch of speech: a file, a part of one, or a member of an archive.
 
     Args:
-        id: unique in its corpus, with ``/`` between folders; from the relative path without its suffix, or from the list.
-        path: of the file or archive, as the operating system wants it, or a URL.
+        id: unique in its corpus, with ``/`` between folders; the relative path without its suffix, or what the list says.
+        path: of the file or archive, as the operating system wants it, or a URL. Nobody has looked whether it is there.
         member: name inside the tar archive ``path``; empty for a plain file.
         start: seconds into the file.
-        duration: seconds; None means to the end of the file.
-        speaker, language, text: as the list says; empty when it does not.
+        duration: seconds, as the list says; None means to the end of the file.
+        speaker, language, text: as the list or the folders say; empty when they do not.
         split: ``train``, ``valid`` or ``test`` where the source says so; empty when it does not.
     """
 
