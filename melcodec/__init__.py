@@ -16,11 +16,17 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from melcodec.codec import Codec
+    from melcodec.corpus.dataset import CodesDataset
     from melcodec.errors import MelcodecError
     from melcodec.training.run import train
 
-_HOMES = {"Codec": "melcodec.codec", "MelcodecError": "melcodec.errors", "train": "melcodec.training.run"}
-__all__ = ["Codec", "MelcodecError", "load", "train"]
+_HOMES = {
+    "Codec": "melcodec.codec",
+    "CodesDataset": "melcodec.corpus.dataset",
+    "MelcodecError": "melcodec.errors",
+    "train": "melcodec.training.run",
+}
+__all__ = ["Codec", "CodesDataset", "MelcodecError", "load", "train"]
 
 
 def load(checkpoint: Any = None, device: str = "auto") -> Codec:

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from melcodec.codec import Codec
     from melcodec.formats.codes import Codes
 
-Inputs = Annotated[list[Path], typer.Argument(help="Codes files or folders of them.", show_default=False)]
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(help="Codes files or folders of them; with --id, a folder that preprocess wrote.", show_default=False),
+]
+Id = Annotated[str | None, typer.Option("--id", help="Decode this utterance of a folder that preprocess wrote.")]
 Suffix = Annotated[
     str | None,
     typer.Option("--to", help="Format when OUT is a folder: npy, npz, safetensors (mel), wav, flac (sound), png, svg."),
@@ -39,6 +43,7 @@ def decode(
     normalized: Normalized = False,
     num_samples: NumSamples = None,
     any_checkpoint: options.AnyCheckpoint = False,
+    wanted: Id = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Turn codes back into a mel, sound or a picture, by the output's suffix.
@@ -54,7 +59,7 @@ def decode(
         raise MelcodecError(f"--to {to}: not a format", f"use one of {', '.join(name[1:] for name in known)}")
     # beside the codes a mel must not replace them
     name = suffix if output is not None or suffix not in SUFFIXES else f".mel{suffix}"
-    jobs = options.plan_jobs(inputs, output, known, name, find_codes)
+    jobs = options.plan_jobs(inputs, output, known, name, find_codes) if wanted is None else one_job(inputs, output, known)
     if normalized and jobs.jobs[0].target.suffix.lower() not in SUFFIXES:
         raise MelcodecError("--normalized is for mels; sound and pictures are made of the natural one")
     if num_samples and not jobs.single:
@@ -69,7 +74,7 @@ def decode(
     with progress("decoding") as update:
         for index, job in enumerate(todo, start=1):
             try:
-                codes = load_codes(job.source)
+                codes = load_codes(job.source) if wanted is None else stored_codes(job.source, wanted)
                 if not any_checkpoint:
                     codec.check_fingerprint(codes, str(job.source))
                 length = num_samples or codes.num_samples
@@ -88,8 +93,34 @@ def find_codes(folder: Path) -> list[Path]:
     """Every codes file below ``folder``; mels that an earlier decode left beside them are passed over."""
     from melcodec.formats.arrays import SUFFIXES
 
+    if (folder / "run.json").is_file() and (folder / "parts").is_dir():
+        raise MelcodecError(
+            f"{folder}: a folder of melcodec preprocess",
+            "decode one utterance with --id, or all of what melcodec corpus export --to npy makes of it",
+        )
     files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
     return sorted(path for path in files if Path(path.stem).suffix != ".mel")
+
+
+def one_job(inputs: list[Path], output: Path | None, known: tuple[str, ...]) -> options.Jobs:
+    """The job of --id: one folder, and one file to write."""
+    if len(inputs) != 1 or output is None or output.is_dir():
+        raise MelcodecError("--id takes one folder of codes and one output file", "melcodec decode codes/ --id a/1 -o x.wav")
+    options.check_suffix(output, known)
+    return options.Jobs([options.Job(inputs[0], output)], None)
+
+
+def stored_codes(folder: Path, wanted: str) -> Codes:
+    """The codes of the utterance ``wanted`` in the store ``folder``; MelcodecError when it has none."""
+    import numpy as np
+
+    from melcodec.formats.codes import Codes
+    from melcodec.formats.store import find_row, read_spec
+
+    spec, row = read_spec(folder), find_row(folder, wanted)
+    if row.codes is None:
+        raise MelcodecError(f"{wanted}: has no codes: {row.status}: {row.error}")
+    return Codes(row.codes.astype(np.int64), row.num_samples, row.source_rate, spec["fingerprint"], spec["codebook_size"])
 
 
 def writer(target: Path, normalized: bool) -> Callable[[Codec, Codes, int | None, Path], str]:

@@ -11,12 +11,17 @@ import typer
 
 from melcodec import __version__
 from melcodec.cli._console import say_error
+from melcodec.cli.compare import compare
+from melcodec.cli.config import config_app
 from melcodec.cli.convert import export_xtts, import_xtts
+from melcodec.cli.corpus import corpus_app
 from melcodec.cli.decode import decode
 from melcodec.cli.encode import encode
+from melcodec.cli.evaluate import evaluate
 from melcodec.cli.info import info
 from melcodec.cli.mel_stats import mel_stats
 from melcodec.cli.plot import plot_app
+from melcodec.cli.preprocess import preprocess
 from melcodec.cli.roundtrip import roundtrip
 from melcodec.cli.train import train
 from melcodec.errors import MelcodecError, from_os
@@ -45,7 +50,8 @@ def common(
 
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Use": (encode, decode, roundtrip, info),
+    "Use": (encode, decode, roundtrip, preprocess, info),
+    "Judge": (evaluate, compare),
     "Train": (train, mel_stats),
     "XTTS": (import_xtts, export_xtts),
 }
@@ -53,6 +59,8 @@ for panel, commands in PANELS.items():
     for command in commands:
         app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(command)
 app.add_typer(plot_app, name="plot", rich_help_panel="Use")
+app.add_typer(config_app, name="config", rich_help_panel="Train")
+app.add_typer(corpus_app, name="corpus", rich_help_panel="Use")
 
 
 def main() -> None:

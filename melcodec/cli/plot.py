@@ -1,21 +1,36 @@
-"""``melcodec plot``: pictures of sound, and of what the codes keep of it."""
+"""``melcodec plot``: pictures of sound, of codes and codebooks, and of a training."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from melcodec.cli import _options as options
+from melcodec.cli import _pictures as pictures
 from melcodec.cli._console import say
+from melcodec.cli._pictures import Drawn, check_target, is_page, title_of
+from melcodec.cli.plot_use import plot_codebook, plot_training, plot_usage
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from melcodec.codec import Codec
+    from melcodec.pages import Part
 
 Sound = Annotated[str, typer.Argument(metavar="IN", help="Audio file; - is standard input.", show_default=False)]
 SoundOrMel = Annotated[
     str, typer.Argument(metavar="IN", help="Audio file, or a mel (.npy); - is standard input.", show_default=False)
 ]
-plot_app = typer.Typer(no_args_is_help=True, help="Pictures (.png, .svg): a mel spectrogram, or before and after the codes.")
+SoundOrCodes = Annotated[str, typer.Argument(metavar="IN", help="Audio or codes file; - is standard input.", show_default=False)]
+Seconds = Annotated[float, typer.Option(min=0.05, max=600, help="Length of the sound.")]
+Seed = Annotated[int, typer.Option(help="Which random codes.")]
+plot_app = typer.Typer(
+    no_args_is_help=True, help="Pictures (.png, .svg) or pages (.html) of sound, codes, a codebook, a training."
+)
 
 
 @plot_app.command("mel")
@@ -29,18 +44,19 @@ def plot_mel(source: SoundOrMel, output: options.Output, overwrite: options.Over
     from melcodec.audio.io import read_blocks
     from melcodec.audio.mel import build_frontend
     from melcodec.config import MelConfig, xtts_mel_norms
-    from melcodec.formats.arrays import SUFFIXES
     from melcodec.formats.mels import load_mel
 
     config = MelConfig()
-    if Path(source).suffix.lower() in SUFFIXES:
+    if pictures.is_array(source):  # arrays, by their suffix
         mel = load_mel(Path(source), config.n_mels)
     else:
         frontend = build_frontend(config, xtts_mel_norms())
         mel = np.concatenate(list(frontend.stream(read_blocks(source, config.sample_rate))), axis=1)
-    figure = plots.plot_mel(mel, config.sample_rate, config.hop_length, title_of(source), config.f_min, config.f_max)
-    plots.save_figure(figure, output, overwrite)
-    say(f"{output}: mel {mel.shape[0]} x {mel.shape[1]} frames")
+    title = title_of(source)
+    figure = plots.plot_mel(mel, config.sample_rate, config.hop_length, title, config.f_min, config.f_max)
+    said = f"mel {mel.shape[0]} x {mel.shape[1]} frames"
+    pictures.save(Drawn(figure, title, f"Log-mel spectrogram of {title}", [f"{said}."]), output, overwrite)
+    say(f"{output}: {said}")
 
 
 @plot_app.command("roundtrip")
@@ -51,7 +67,7 @@ def plot_roundtrip(
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Draw a sound before and after, its codes, and the difference."""
+    """Draw a sound before and after, its codes, and the difference; a page plays both."""
     check_target(output, overwrite)
 
     from melcodec import plots
@@ -60,28 +76,105 @@ def plot_roundtrip(
     from melcodec.metrics.spectral import log_mel_l1
 
     codec = Codec.from_pretrained(checkpoint, device)
-    mel = codec.mel(load(source, codec.sample_rate))
+    wav = load(source, codec.sample_rate)
+    mel = codec.mel(wav)
     codes = codec.encode_mel(mel)
     before, after = mel[0].cpu().numpy(), codec.decode_to_mel(codes)[0].cpu().numpy()
     distance = log_mel_l1(before, after[:, : before.shape[1]])
 
+    front, title, numbers = codec.frontend, title_of(source), codes[0].cpu().numpy()
+    figure = plots.plot_roundtrip(before, after, numbers, front.sample_rate, front.hop_length, title, front.f_min, front.f_max)
+    said = f"{before.shape[1]} frames, {codes.shape[-1]} codes, log-mel L1 {distance:.3f}"
+    waves = {"Original": wav, "Reconstruction": codec.decode(codes, len(wav))[0].cpu().numpy()} if is_page(output) else {}
+    more = with_codes("What the codes keep.", waves, numbers, codec)
+    alt = f"Mel spectrograms of {title}: original, codes, reconstruction and their difference"
+    pictures.save(Drawn(figure, title, alt, [f"{said} nats."], more), output, overwrite)
+    say(f"{output}: {said}")
+
+
+@plot_app.command("codes")
+def plot_codes(
+    source: SoundOrCodes,
+    output: options.Output,
+    checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
+    device: options.Device = "auto",
+    any_checkpoint: options.AnyCheckpoint = False,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Draw codes as a strip under the mel: that of the sound, or the decoded one when IN is a codes file."""
+    check_target(output, overwrite)
+
+    from melcodec.audio.io import load
+    from melcodec.codec import Codec
+    from melcodec.formats.codes import load_codes
+
+    stored = load_codes(Path(source)) if pictures.is_array(source) else None
+    codec = Codec.from_pretrained(checkpoint, device)
+    length: int | None
+    if stored is None:
+        wav = load(source, codec.sample_rate)
+        length = len(wav)
+        mel, waves = codec.mel(wav), {"Original": wav}
+        codes = codec.encode_mel(mel)[0].cpu().numpy()
+    else:
+        if not any_checkpoint:
+            codec.check_fingerprint(stored, source)
+        codes, waves, length = stored.codes, {}, stored.num_samples
+        mel = codec.decode_to_mel(codes, length)
+    if is_page(output):
+        waves["Decoded"] = codec.decode(codes, length)[0].cpu().numpy()
+    figure, title = draw_codes(codec, mel[0].cpu().numpy(), codes, title_of(source)), title_of(source)
+    said = f"{codes.shape[1]} codes, {len(set(codes.ravel().tolist()))} of them different"
+    more = with_codes("What the codes say.", waves, codes, codec)
+    pictures.save(Drawn(figure, title, f"Codes under the mel spectrogram of {title}", [f"{said}."], more), output, overwrite)
+    say(f"{output}: {said}")
+
+
+@plot_app.command("chance")
+def plot_chance(
+    output: options.Output,
+    seconds: Seconds = 3.0,
+    seed: Seed = 0,
+    checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
+    device: options.Device = "auto",
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Draw what the codebook says by chance: random codes, decoded; a page plays them."""
+    check_target(output, overwrite)
+
+    import numpy as np
+
+    from melcodec.codec import Codec
+
+    codec = Codec.from_pretrained(checkpoint, device)
+    shape = codec.num_codebooks, max(1, round(seconds * codec.code_rate))
+    codes = np.random.default_rng(seed).integers(0, codec.codebook_size, shape)
+    title = "What the codebook says by chance"
+    figure = draw_codes(codec, codec.decode_to_mel(codes)[0].cpu().numpy(), codes, title)
+    waves = {"Decoded": codec.decode(codes)[0].cpu().numpy()} if is_page(output) else {}
+    said = f"{codes.shape[1]} random codes of {title_of(checkpoint)}"
+    more = with_codes("Random codes, decoded.", waves, codes, codec)
+    pictures.save(Drawn(figure, title, "Random codes under the mel that they decode to", [f"{said}."], more), output, overwrite)
+    say(f"{output}: {said}")
+
+
+for name, command in (("codebook", plot_codebook), ("usage", plot_usage), ("training", plot_training)):
+    plot_app.command(name)(command)
+
+
+def draw_codes(codec: Codec, mel: np.ndarray, codes: np.ndarray, title: str) -> Figure:
+    """Codes (Q, N) under mel (M, T), natural log power, on the axes of ``codec``."""
+    from melcodec import plots
+
     front = codec.frontend
-    figure = plots.plot_roundtrip(
-        before, after, codes[0].cpu().numpy(), front.sample_rate, front.hop_length, title_of(source), front.f_min, front.f_max
-    )
-    plots.save_figure(figure, output, overwrite)
-    say(f"{output}: {before.shape[1]} frames, {codes.shape[-1]} codes, log-mel L1 {distance:.3f}")
+    return plots.plot_codes(mel, codes, front.sample_rate, front.hop_length, title, front.f_min, front.f_max)
 
 
-def check_target(output: Path, overwrite: bool) -> None:
-    """Refuse at once what could not be written in the end."""
-    from melcodec.files import check_output
-    from melcodec.plots import check_picture
+def with_codes(caption: str, waves: dict[str, np.ndarray], codes: np.ndarray, codec: Codec) -> list[Part]:
+    """What a page shows under a picture of codes (Q, N): players for waves (S,), and the codes with their times."""
+    from melcodec.pages import Table
 
-    check_output(output, overwrite)
-    check_picture(output)
-
-
-def title_of(source: str) -> str:
-    """What to write above the picture of ``source``."""
-    return "standard input" if source == "-" else Path(source).name
+    books = [f"Code of book {book}" for book in range(1, len(codes) + 1)] if len(codes) > 1 else ["Code"]
+    rows = [[index, index / codec.code_rate, *map(int, column)] for index, column in enumerate(codes.T)]
+    table = Table("Every code and when it begins.", ["Place", "Begins at (s)", *books], rows)
+    return [pictures.sounds(caption, waves, codec.sample_rate), table] if waves else [table]

@@ -6,8 +6,10 @@ and their CRC-32, or with the reason why there are none. ``done.json`` counts bo
 
 from __future__ import annotations
 
+import io
 import json
 import zlib
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -112,23 +114,23 @@ class Index:
 
 def read_index(path: Path) -> Index:
     """The lines of ``path`` up to the first that is not whole; none when it is not there."""
-    names, columns, lengths = [], [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)]
+    names: list[Names] = []
+    frames, crcs, lengths = array("q"), array("q"), array("q")
     reasons: dict[int, str] = {}
-    crc = count = 0
-    if path.exists():
-        with path.open("rb") as file:
-            for lines in iter(partial(file.readlines, READ_BYTES), []):
-                rows = _rows(lines)
-                crc = zlib.crc32(b"".join(lines[: len(rows)]), crc)
-                names.append(Names(row["id"] for row in rows))
-                columns.append(np.array([(row.get("frames", -1), row.get("crc32", 0)) for row in rows], np.int64).reshape(-1, 2))
-                lengths.append(np.array([len(line) for line in lines[: len(rows)]], np.int64))
-                reasons |= {count + i: row["error"] for i, row in enumerate(rows) if "error" in row}
-                count += len(rows)
-                if len(rows) < len(lines):
-                    break
-    frames, crcs = np.concatenate(columns).T
-    return Index(Names.joined(names), frames, crcs, np.cumsum(np.concatenate(lengths)), reasons, crc)
+    crc = 0
+    with path.open("rb") if path.exists() else io.BytesIO() as file:
+        for lines in iter(partial(file.readlines, READ_BYTES), []):
+            rows = _rows(lines)
+            names.append(Names(row["id"] for row in rows))
+            reasons |= {len(frames) + i: row["error"] for i, row in enumerate(rows) if "error" in row}
+            frames.extend(row.get("frames", -1) for row in rows)
+            crcs.extend(row.get("crc32", 0) for row in rows)
+            lengths.extend(map(len, lines[: len(rows)]))
+            crc = zlib.crc32(b"".join(lines[: len(rows)]), crc)
+            if len(rows) < len(lines):
+                break
+    columns = [np.array(column, np.int64) for column in (frames, crcs, lengths)]
+    return Index(Names.joined(names), columns[0], columns[1], np.cumsum(columns[2]), reasons, crc)
 
 
 def _rows(lines: list[bytes]) -> list[dict[str, Any]]:
@@ -210,7 +212,7 @@ def count_kept(folder: Path, names: Iterable[str], n_mels: int) -> tuple[Index, 
 
 
 def _is_sound(mels: np.ndarray, index: Index, starts: np.ndarray, entry: int) -> bool:
-    return zlib.crc32(mels[starts[entry] : starts[entry + 1]].data) == index.crcs[entry]
+    return zlib.crc32(mels.view(np.ndarray)[starts[entry] : starts[entry + 1]].data) == index.crcs[entry]
 
 
 def _read_done(folder: Path) -> dict[str, int] | None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 METRICS, USAGE, BOARD = "metrics.jsonl", "usage.npz", "tensorboard"
 
@@ -73,11 +70,11 @@ class RunLog:
             np.savez_compressed(file, steps=np.array(self._steps), counts=np.array(self._counts))
         self._board.writer.add_histogram("valid/usage", counts, step)
 
-    def figure(self, name: str, step: int, figure: Figure) -> None:
-        """A picture for the trackers."""
-        from melcodec.plots import figure_pixels
+    def picture(self, name: str, step: int, path: Path) -> None:
+        """A PNG file for the trackers."""
+        from matplotlib.image import imread
 
-        self._board.writer.add_image(name, figure_pixels(figure), step, dataformats="HWC")
+        self._board.writer.add_image(name, imread(path)[..., :3], step, dataformats="HWC")
 
     def sound(self, name: str, step: int, wav: np.ndarray, sample_rate: int) -> None:
         """A wave (S,) for the trackers."""

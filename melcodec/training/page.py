@@ -1,4 +1,4 @@
-"""A run on one page: ``index.html`` in its folder, made anew at every validation."""
+"""A run on one page: ``index.html`` in its folder, made anew every few minutes and at the end."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 CONFIG, FAILURES = "config.toml", "failures.jsonl"
 SPOKEN_FAILURES = 5
 HEAD_START = 1.0  # seconds
+PAGE_SECONDS = 120.0  # between two drawings of a run's page, each of which takes a second or two
 # what may change between two stops of a run: nothing that decides what is learned up to there
 FREE = {
     *("train.steps", "train.valid_every", "train.save_every", "train.log_every", "train.samples", "train.wandb"),
@@ -84,10 +85,14 @@ def train(
     if engine.is_main_process and state_paths(folder):
         hear.say("going on with the run in this folder")
 
+    drawn = time.monotonic()
+
     def report(kind: str, step: int, values: dict[str, object]) -> None:
-        if kind == "valid":
-            write_run_page(folder, settings)
+        nonlocal drawn
         hear.report(kind, step, values)
+        if kind == "train" and time.monotonic() - drawn > PAGE_SECONDS:  # after the samples of a validation
+            write_run_page(folder, settings)
+            drawn = time.monotonic()
 
     hooks = Hooks(report, hear.say, hear.should_stop)
     state = Trainer(settings, corpus, frontend, folder, engine, hooks, init).run()

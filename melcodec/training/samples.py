@@ -42,14 +42,14 @@ class Samples:
                 mel[0].cpu().numpy(), output[0].cpu().numpy(), codes[0].cpu().numpy(), title=title, **_axes(self.mel_config)
             )
             save_figure(figure, clip_path(self.folder, index, step, ".png"))
-            log.figure(f"{name}/mel", step, figure)
+            log.picture(f"{name}/mel", step, clip_path(self.folder, index, step, ".png"))
             if not clip_path(self.folder, index, None, ".wav").exists():
                 self._sound(log, f"{name}/original", clip_path(self.folder, index, None, ".wav"), step, mel)
             self._sound(log, f"{name}/reconstruction", clip_path(self.folder, index, step, ".wav"), step, output)
         if self.clips:
             figure = plot_codebook(model.codebook.embed.T.cpu().numpy(), counts, f"codebook, step {step}")
             save_figure(figure, codebook_path(self.folder, step))
-            log.figure("codebook", step, figure)
+            log.picture("codebook", step, codebook_path(self.folder, step))
 
     def _sound(self, log: RunLog, name: str, path: Path, step: int, mel: Tensor) -> None:
         wav = self.vocoder(mel, (mel.shape[-1] - 1) * self.mel_config.hop_length)[0].clamp(-1, 1).cpu().numpy()

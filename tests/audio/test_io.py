@@ -1,15 +1,18 @@
 """Every kind of file that comes in, and everything that must be refused."""
 
 import hashlib
+import itertools
 import os
 import subprocess
 import sys
+import tarfile
+import time
 
 import numpy as np
 import pytest
 import soundfile
 
-from melcodec.audio.io import find_audio, load, open_blocks, probe, read_blocks, save
+from melcodec.audio.io import Span, StretchReader, find_audio, load, open_blocks, probe, read_blocks, save
 from melcodec.errors import MelcodecError
 
 RATE = 22_050
@@ -177,6 +180,19 @@ def test_blocks_do_not_change_the_sound(tmp_path, speech, monkeypatch):
     blocks = list(read_blocks(path, 24_000))
     assert len(blocks) == -(-3 * len(speech) // 1_001)
     np.testing.assert_array_equal(load(path, RATE), whole)
+
+
+@pytest.mark.parametrize("quality", [0.1, 0.9])
+def test_blocks_of_mp3_do_not_click(tmp_path, speech, monkeypatch, quality, capfd):
+    """soundfile 0.14 seeks after every read, and libsndfile's mp3 decoder loses its bit reservoir and says so on stderr."""
+    path = tmp_path / "in.mp3"
+    options = {"bitrate_mode": "VARIABLE", "compression_level": quality}
+    with soundfile.SoundFile(path, "w", 44_100, 1, **options) as file:
+        file.write(np.tile(speech, 2))
+    whole = load(path, 44_100)
+    monkeypatch.setattr("melcodec.audio.io.READ_FRAMES", 1_001)
+    np.testing.assert_array_equal(load(path, 44_100), whole)
+    assert capfd.readouterr().err == ""
 
 
 PEAK = """
@@ -438,3 +454,258 @@ def test_save_refuses(tmp_path, speech):
     save(path, speech, RATE)
     assert probe(path).num_samples == RATE
     assert [item.name for item in tmp_path.iterdir()] == ["out.wav"]
+
+
+# ---- stretches, members of archives, URLs
+
+
+def encoded(path, wav, rate):
+    """``wav`` (S,) at ``path`` in the format of its suffix, as in a long recording."""
+    options = {".ogg": {"subtype": "VORBIS"}, ".opus": {"format": "OGG", "subtype": "OPUS"}}.get(path.suffix, {})
+    with soundfile.SoundFile(path, "w", rate, 1, **options) as file:
+        for start in range(0, len(wav), 65_536):
+            file.write(wav[start : start + 65_536])
+    return path
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000])
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3", ".opus"])
+def test_a_stretch_is_that_slice_of_the_whole(tmp_path, golden, suffix, rate):
+    wav = np.tile(golden["1.wav"].reshape(-1).astype(np.float32), 4)
+    path = encoded(tmp_path / f"in{suffix}", wav, rate)
+    whole = load(path, rate)
+    seconds = len(whole) / rate
+    rng = np.random.default_rng(0)
+    stretches = [(0.0, 0.5), (0.0, None), (1.0, None), (seconds - 0.25, None)]
+    stretches += [(start, rng.uniform(0.001, 1.5)) for start in rng.uniform(0, seconds - 1.5, 6)]
+    for start, duration in stretches:
+        stop = None if duration is None else round((start + duration) * rate)
+        expected = whole[round(start * rate) : stop]
+        np.testing.assert_array_equal(load(path, rate, Span(start, duration)), expected)
+        # at another rate the stretch is resampled alone: what lies beside it is not heard
+        save = tmp_path / "cut.wav"
+        soundfile.write(save, expected, rate, subtype="FLOAT")
+        np.testing.assert_array_equal(load(path, RATE, Span(start, duration)), load(save, RATE))
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".ogg", ".mp3", ".m4a"])
+def test_one_stretch_after_another(tmp_path, golden, suffix):
+    wav = golden["1.wav"].reshape(-1).astype(np.float32)
+    path, other = tmp_path / f"in{suffix}", encoded(tmp_path / "other.mp3", wav[::-1], RATE)
+    if suffix == ".m4a":
+        write_with_pyav(pytest.importorskip("av"), path, "aac", wav, RATE)
+    else:
+        encoded(path, wav, RATE)
+    # forward, gaps, overlaps, back, another file, and again after something that was refused
+    stretches = [(path, *at) for at in [(0.0, 0.3), (0.3, 0.2), (0.9, 0.1), (0.95, 0.3), (0.1, 0.2), (0.3, None), (0.0, None)]]
+    stretches += [(other, 0.2, 0.1), (path, 0.3, 0.1), (path, 0.5, 99.0), (path, 0.5, 0.1)]
+    reader = StretchReader()
+    for source, start, duration in stretches:
+        span = Span(start, duration)
+        if duration == 99.0:
+            with pytest.raises(MelcodecError, match="past the end"):
+                list(reader.read_blocks(source, RATE, span))
+        else:
+            np.testing.assert_array_equal(np.concatenate(list(reader.read_blocks(source, RATE, span))), load(source, RATE, span))
+    reader.close()
+
+
+def test_a_long_mp3_is_decoded_once(tmp_path, monkeypatch):
+    path = encoded(tmp_path / "long.mp3", np.zeros(60 * RATE, np.float32), RATE)
+    read, frames = soundfile.SoundFile.read, []
+
+    def counted(file, *args, **kwargs):
+        block = read(file, *args, **kwargs)
+        frames.append(len(block))
+        return block
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    reader = StretchReader()
+    for start in range(0, 60, 2):
+        assert sum(map(len, reader.read_blocks(path, RATE, Span(start, 1.0)))) == RATE
+    reader.close()
+    assert 58 * RATE < sum(frames) <= 60 * RATE
+
+
+def test_stretches_that_touch_share_no_sample_and_lose_none(tmp_path, speech):
+    path = tmp_path / "in.wav"
+    soundfile.write(path, speech, RATE, subtype="FLOAT")
+    cuts = [0.0, 0.1, 0.3333, 0.33341, 0.7, 1.0]
+    parts = [load(path, RATE, Span(start, stop - start)) for start, stop in itertools.pairwise(cuts)]
+    np.testing.assert_array_equal(np.concatenate(parts), speech)
+
+
+def test_a_stretch_is_sought_not_read_through(tmp_path):
+    path = tmp_path / "long.wav"
+    with soundfile.SoundFile(path, "w", 16_000, 1, "PCM_16") as file:
+        for minute in range(30):
+            file.write(np.full(60 * 16_000, minute * 100, np.int16))
+    damaged = bytearray(path.read_bytes())
+    with open_blocks(path, 16_000, Span(29 * 60 + 30, 1.0)) as (info, blocks):
+        assert info.num_samples == 30 * 60 * 16_000
+        assert np.concatenate(list(blocks)).tolist() == [np.float32(2900 / 32768)] * 16_000
+    assert len(damaged) > 50_000_000
+    start = time.perf_counter()
+    load(path, 16_000, Span(29 * 60 + 30, 1.0))
+    late = time.perf_counter() - start
+    start = time.perf_counter()
+    load(path, 16_000)
+    assert late < (time.perf_counter() - start) / 3
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3", ".m4a"])
+def test_a_stretch_past_the_end(tmp_path, speech, suffix):
+    path = tmp_path / f"in{suffix}"
+    if suffix == ".m4a":
+        write_with_pyav(pytest.importorskip("av"), path, "aac", speech, RATE)
+    else:
+        soundfile.write(path, speech, RATE)
+    whole = load(path, RATE)
+    seconds = len(whole) / RATE
+    np.testing.assert_array_equal(load(path, RATE, Span(0.5, seconds - 0.5 + 0.045)), whole[RATE // 2 :])
+    for span, said in [
+        (Span(0.5, seconds - 0.5 + 0.06), f"0.50 .. {seconds + 0.06:.2f} s"),
+        (Span(0.5, 60), "0.50 .. 60.50 s"),
+        (Span(2.5, None), "2.50 .. end"),
+        (Span(seconds + 0.01, 0.02), f"{seconds + 0.01:.2f} .. "),
+    ]:
+        with pytest.raises(MelcodecError) as caught:
+            load(path, RATE, span)
+        assert caught.value.message.startswith(f"{path}: the stretch {said}")
+        assert f"past the end at {seconds:.2f} s" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("span", "said"),
+    [
+        (Span(0.5, 0.0), "the stretch 0.50 .. 0.50 s holds no samples"),
+        (Span(0.5, 1e-6), "holds no samples"),
+        (Span(0.5, -0.1), "holds no samples"),
+        (Span(-0.1, 0.5), "-0.1 + 0.5 s is no stretch of a file"),
+        (Span(float("nan"), 0.5), "is no stretch"),
+        (Span(0.0, float("inf")), "is no stretch"),
+    ],
+)
+def test_no_stretch_at_all(tmp_path, speech, span, said):
+    path = tmp_path / "in.wav"
+    soundfile.write(path, speech, RATE)
+    with pytest.raises(MelcodecError) as caught:
+        load(path, RATE, span)
+    assert caught.value.message.startswith(f"{path}: ")
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".mp3"])
+def test_nan_in_a_stretch_is_placed_in_the_file_and_elsewhere_does_no_harm(tmp_path, suffix):
+    wav = np.zeros(3 * RATE, np.float32)
+    wav[2 * RATE] = np.nan
+    path = tmp_path / "in.wav"
+    soundfile.write(path, wav, RATE, subtype="FLOAT")
+    with pytest.raises(MelcodecError, match=r"NaN or infinity at 2\.000 s"):
+        load(path, RATE, Span(1.5, 1.0))
+    assert len(load(path, RATE, Span(0.5, 1.0))) == RATE
+
+
+def write_with_pyav(av, path, codec, wav, rate):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(wav[None], format="fltp", layout="mono")
+        frame.sample_rate = rate
+        fifo = av.AudioFifo()
+        fifo.write(frame)
+        while (part := fifo.read(stream.codec_context.frame_size or 960, partial=True)) is not None:
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+
+
+def test_a_stretch_with_pyav(av, tmp_path, golden):
+    path = tmp_path / "in.m4a"
+    write_with_pyav(av, path, "aac", golden["1.wav"].reshape(-1).astype(np.float32), RATE)
+    whole = load(path, RATE)
+    for start, duration in [(0.0, 0.5), (0.7, 0.6), (1.0, None)]:
+        stop = None if duration is None else round((start + duration) * RATE)
+        np.testing.assert_array_equal(load(path, RATE, Span(start, duration)), whole[round(start * RATE) : stop])
+
+
+@pytest.fixture
+def shard(tmp_path, speech):
+    """A function that packs speech as a.wav, b/c.flac and d.mp3 into a tar archive."""
+
+    def pack(name="shard.tar", mode="w"):
+        for inner in ("a.wav", "b/c.flac", "d.mp3"):
+            (tmp_path / "in" / inner).parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(tmp_path / "in" / inner, speech, RATE)
+        with tarfile.open(tmp_path / name, mode) as archive:
+            archive.add(tmp_path / "in", ".", filter=lambda entry: entry)
+            for inner in ("a.wav", "b/c.flac", "d.mp3"):
+                archive.add(tmp_path / "in" / inner, inner)
+        return tmp_path / name
+
+    return pack
+
+
+@pytest.mark.parametrize(("name", "mode"), [("shard.tar", "w"), ("shard.tar.gz", "w:gz"), ("shard.tar.xz", "w:xz")])
+def test_members_of_archives(shard, tmp_path, name, mode):
+    path = shard(name, mode)
+    for inner in ("a.wav", "b/c.flac", "d.mp3"):
+        whole = load(tmp_path / "in" / inner, RATE)
+        np.testing.assert_array_equal(load(path, RATE, member=inner), whole)
+        np.testing.assert_array_equal(
+            load(str(path), RATE, Span(0.25, 0.5), inner), whole[round(0.25 * RATE) : round(0.75 * RATE)]
+        )
+    with open_blocks(path, RATE, member="b/c.flac") as (info, _):
+        assert (info.path, info.format) == (f"{path}: b/c.flac", "FLAC")
+
+
+def test_a_member_of_a_format_of_the_extra(av, tmp_path, speech):
+    write_with_pyav(av, tmp_path / "in.m4a", "aac", speech, RATE)
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        archive.add(tmp_path / "in.m4a", "x.m4a")
+    np.testing.assert_array_equal(load(tmp_path / "shard.tar", RATE, member="x.m4a"), load(tmp_path / "in.m4a", RATE))
+
+
+def test_a_changed_archive_is_read_anew(shard, tmp_path, speech):
+    path = shard()
+    load(path, RATE, member="a.wav")
+    soundfile.write(tmp_path / "in" / "a.wav", speech[:5000], RATE)
+    with tarfile.open(path, "w") as archive:
+        archive.add(tmp_path / "in" / "d.mp3", "d.mp3")
+        archive.add(tmp_path / "in" / "a.wav", "a.wav")
+    assert len(load(path, RATE, member="a.wav")) == 5000
+
+
+def test_archives_and_members_that_are_refused(shard, tmp_path):
+    path = shard()
+    for member in ("no.wav", "b"):
+        with pytest.raises(MelcodecError) as caught:
+            load(path, RATE, member=member)
+        assert caught.value.message == f"{path}: holds no file '{member}'"
+    with pytest.raises(MelcodecError, match=r"gone\.tar: no such file"):
+        load(tmp_path / "gone.tar", RATE, member="a.wav")
+    for name, content in (("text.tar", b"words " * 500), ("cut.tar", path.read_bytes()[:9000])):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(MelcodecError) as caught:
+            load(tmp_path / name, RATE, member="a.wav")
+        assert str(tmp_path / name) in caught.value.message
+    whole = shard("shard.tar.gz", "w:gz").read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MelcodecError, match=r"cut\.tar\.gz: not readable as a tar archive"):
+        load(tmp_path / "cut.tar.gz", RATE, member="a.wav")
+
+
+def test_urls(shard, tmp_path, speech):
+    path = tmp_path / "in.flac"
+    soundfile.write(path, speech, RATE)
+    np.testing.assert_array_equal(load(path.as_uri(), RATE), load(path, RATE))
+    np.testing.assert_array_equal(load(path.as_uri(), RATE, Span(0.5, 0.25)), load(path, RATE, Span(0.5, 0.25)))
+    assert probe(path.as_uri()).num_samples == RATE
+    np.testing.assert_array_equal(load(shard().as_uri(), RATE, member="a.wav"), load(tmp_path / "in" / "a.wav", RATE))
+
+
+def test_urls_that_are_refused(tmp_path, monkeypatch):
+    for url in ((tmp_path / "no.wav").as_uri(), "nonsense://bucket/a.wav"):
+        assert refused(url).message.startswith(f"{url}: cannot be read (")
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    error = refused("s3://bucket/a.wav")
+    assert error.message == "s3://bucket/a.wav: reading a URL needs an optional package"
+    assert error.hint == "pip install 'melcodec[remote]'"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +19,12 @@ from safetensors.torch import load_file
 
 from melcodec.cli import train as train_command
 from melcodec.config import load_preset, with_overrides
+from melcodec.formats.checkpoint import load_checkpoint
 
-SHORT = ["--preset", "tiny", "--device", "cpu", "--set", "train.steps=20", "--set", "train.valid_every=10"]
+SHORT = [
+    *("--preset", "tiny", "--device", "cpu", "--set", "train.steps=20", "--set", "train.valid_every=10"),
+    *("--set", "train.samples=0", "--set", "data.num_workers=1"),
+]
 
 
 def weights(folder):
@@ -26,14 +32,16 @@ def weights(folder):
 
 
 def test_a_folder_becomes_a_codec(cli, speech_folder, examples, tmp_path):
-    status, out, err = cli("train", speech_folder, *SHORT, "-o", "run")
+    status, out, err = cli("train", speech_folder, *SHORT, "--set", "train.samples=1", "-o", "run")
     assert (status, out) == (0, ""), err
-    assert "5 files" in err  # one is held out
+    assert "5 utterances" in err  # one is held out
     assert "step 20: validation log-mel L1" in err
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names >= {"config.toml", "metrics.jsonl", "best.safetensors", "last.safetensors", "state.safetensors", "tensorboard"}
+    assert names >= {"config.toml", "metrics.jsonl", "best.safetensors", "last.safetensors", "states", "tensorboard"}
+    assert names >= {"index.html", "samples", "usage.npz"}
+    assert "run/index.html shows the run" in err
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if line["kind"] == "valid"] == [10, 20]
+    assert [line["step"] for line in lines if line["kind"] == "valid"] == [0, 10, 20]
     assert cli("encode", examples["lj_en"], "-o", "c.npy", "--checkpoint", "run/best.safetensors").status == 0
     assert np.load(tmp_path / "c.npy").shape == (1, 112)
 
@@ -79,16 +87,16 @@ def test_stopped_while_mels_are_computed(speech_folder, tmp_path, cue):
 
     def reached() -> bool:
         if cue == "starting":
-            return any(cache.rglob(".mels.*"))
-        return any(path.stat().st_size for path in cache.rglob(".mels.*"))
+            return any(cache.rglob("mels.f16"))
+        return any(path.stat().st_size for path in cache.rglob("mels.f16"))
 
     while child.poll() is None and not reached():
         time.sleep(0.005)
     os.killpg(child.pid, signal.SIGINT)
     _, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (130, "stopped while computing mels; the same command computes them anew\n")
+    assert (child.returncode, err) == (130, "stopped while computing mels; the same command goes on with them\n")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.toml"]
-    assert not [path for path in cache.rglob("*") if path.is_file()]
+    assert not [path for path in cache.rglob("done.json")]
 
 
 def test_the_bar_goes_when_the_mels_are_there(speech_folder, tmp_path):
@@ -112,13 +120,15 @@ def test_the_bar_goes_when_the_mels_are_there(speech_folder, tmp_path):
 def test_time_left_counts_from_the_first_line(monkeypatch, capsys):
     """The cache may have taken an hour; it says nothing about the steps to come."""
     clock = iter([1000.0, 1005.0, 1020.0, 1060.0])
+    monkeypatch.setattr(train_command, "_memory", lambda: "1 GiB")
     monkeypatch.setattr(train_command.time, "monotonic", lambda: next(clock))
     reporter = train_command.Reporter(with_overrides(load_preset("tiny"), ["train.steps=360"]))
     for step in (50, 60, 90, 170):  # 2 steps a second: the second line comes too soon to be said
-        reporter.report("train", step, {"loss": 1.0, "revived": 0, "audio_per_second": 100.0})
+        reporter.report("train", step, {"loss": 1.0, "audio_per_second": 100.0})
     said = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in said] == ["step 90/360", "step 170/360"]
     assert [line.rpartition(", ")[2] for line in said] == ["2 min left", "2 min left"]
+    assert "1.7 h of audio/min" in said[0]
 
 
 def test_bands_that_the_norms_do_not_have_are_refused_at_once(cli, refused, speech_folder, tmp_path):
@@ -157,7 +167,7 @@ def test_mel_stats_become_the_norms(cli, speech_folder, tmp_path):
 def test_refusals(refused, speech_folder, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "no audio files" in refused("train", "empty", *SHORT)
-    assert "no such file" in refused("train", "missing", *SHORT)
+    assert "missing" in refused("train", "missing", *SHORT)
     assert "did you mean 'tiny'" in refused("train", speech_folder, "--preset", "tiney")
     assert "did you mean 'steps'" in refused("train", speech_folder, *SHORT, "--set", "train.step=3")
     (tmp_path / "text.toml").write_text("not toml at all [")
@@ -167,10 +177,103 @@ def test_refusals(refused, speech_folder, tmp_path):
     assert "no file of the corpus could be read" in refused("train", "bad", *SHORT)
 
 
-def test_too_little_speech(cli, speech_folder):
-    status, _, err = cli("train", speech_folder, *SHORT, "--set", "data.crop_frames=4000")
+def test_speech_shorter_than_a_crop_is_used_whole(cli, speech_folder, tmp_path):
+    more = ["--set", "data.crop_frames=256", "--set", "data.batch_size=4", "-o", "run"]
+    status, _, err = cli("train", speech_folder / "a/0.wav", *SHORT, *more)
+    assert status == 0, err
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["log_mel_l1"] < 0.95 * lines[0]["log_mel_l1"]
+
+
+def test_one_clip_only(cli, speech_folder):
+    status, _, err = cli("train", speech_folder / "a/0.wav", *SHORT, "-o", "run")
+    assert status == 0
+    assert "nothing held out: validation hears what is learned" in err
+
+
+def test_a_corpus_that_changed_between_stops_is_refused(cli, refused, speech_folder, tmp_path):
+    shutil.copytree(speech_folder, tmp_path / "data")
+    assert cli("train", "data", *SHORT, "-o", "run").status == 0
+    shutil.copy(speech_folder / "a/0.wav", tmp_path / "data/new.wav")
+    status, _, err = cli("train", "data", *SHORT, "-o", "run", "--set", "train.steps=25")
     assert status == 1
-    assert "error: the corpus holds 494 frames of speech, less than one crop of 4000\nhint: " in err
+    assert "error: run/states/step-00000020.safetensors: the corpus has changed since this run began" in err
+    assert "--init run/last.safetensors" in err
+
+
+def test_resume_can_be_insisted_on_and_forbidden(cli, refused, speech_folder):
+    assert "holds no run to go on with" in refused("train", speech_folder, *SHORT, "-o", "run", "--resume")
+    assert cli("train", speech_folder, *SHORT, "-o", "run", "--no-resume").status == 0
+    assert "holds a run already" in refused("train", speech_folder, *SHORT, "-o", "run", "--no-resume")
+    status, _, err = cli("train", speech_folder, *SHORT, "-o", "run", "--resume", "--set", "train.steps=22")
+    assert status == 0
+    assert "going on with the run" in err
+
+
+FINE = ["--device", "cpu", "--set", "train.steps=4", "--set", "train.valid_every=4", "--set", "train.samples=0"]
+
+
+def test_fine_tuning_takes_the_model_of_its_start(cli, speech_folder, tiny_checkpoint, tmp_path):
+    before = tiny_checkpoint.read_bytes()
+    status, _, err = cli("train", speech_folder, "--init", tiny_checkpoint, "--tune", "decoder", *FINE, "-o", "run")
+    assert status == 0, err
+    assert "step 0: validation log-mel L1" in err
+    assert "100.0% of the codes as before" in err.splitlines()[-3]
+    assert tiny_checkpoint.read_bytes() == before
+    start, tuned = load_checkpoint(tiny_checkpoint), load_checkpoint(tmp_path / "run/best.safetensors")
+    assert tuned.config == start.config
+    assert tuned.mel_norms == start.mel_norms
+    assert tuned.fingerprint == start.fingerprint  # so codes made before stay valid
+    assert not torch.equal(tuned.tensors["decoder.0.weight"], start.tensors["decoder.0.weight"])
+    assert tuned.provenance["optimizer"]["lr"] == 5e-6  # the preset finetune
+
+
+def test_a_start_of_another_architecture_is_refused(refused, speech_folder, tiny_checkpoint):
+    err = refused("train", speech_folder, "--init", tiny_checkpoint, "--preset", "tiny", "-o", "run")
+    assert "a model of another architecture: model.quantizer.dim 8 -> 16, model.quantizer.codebook_size 32 -> 64" in err
+
+
+def test_a_codebook_larger_than_the_speech_has_latents(cli, speech_folder, tmp_path):
+    more = ["--set", "data.crop_frames=16", "--set", "data.batch_size=2", "--set", "model.quantizer.codebook_size=512"]
+    status, _, err = cli("train", speech_folder / "a/0.wav", *SHORT, *more, "--set", "train.steps=1", "-o", "run")
+    assert status == 0, err
+    embed = load_checkpoint(tmp_path / "run/last.safetensors").tensors["codebook.embed"]
+    assert embed.isfinite().all()
+    assert len(torch.unique(embed.T, dim=0)) > 100  # the clip has 20 latents, and crops of it a few more
+
+
+def test_a_full_disk_leaves_the_run_as_it_was(cli, speech_folder, tmp_path):
+    """A limit on file size is what a test can have without a disk of its own."""
+    assert cli("train", speech_folder, *SHORT, "-o", "run").status == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.safetensors")}
+    settings = [*SHORT, "--set", "train.steps=40", "--set", "train.save_every=5", "--set", "train.samples=0", "-o", "run"]
+    script = (
+        "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); sys.argv = ['melcodec', *sys.argv[1:]]\n"
+        "runpy.run_module('melcodec', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", script, "train", str(speech_folder), *settings]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "error: run/states/step-00000025.safetensors: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.safetensors")} == before
+    assert cli("train", speech_folder, *settings).status == 0  # with room again, it goes on
+
+
+def test_a_terminal_sees_a_live_line(speech_folder, tmp_path):
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "melcodec", "train", str(speech_folder), *SHORT, "--set", "train.log_every=1", "-o", "run"]
+    child = subprocess.Popen(command, stderr=theirs, cwd=tmp_path, env=os.environ | {"TERM": "xterm", "COLUMNS": "140"})
+    os.close(theirs)
+    drawn = b""
+    with contextlib.suppress(OSError):
+        while part := os.read(ours, 65_536):
+            drawn += part
+    os.close(ours)
+    assert child.wait(60) == 0
+    for words in (rb"20/20", rb"loss \d\.\d+", rb"\d+ codes", rb"h of audio/min", rb"GiB"):
+        assert re.search(words, drawn), words
 
 
 def test_bad_files_are_named_and_left_out(cli, speech_folder, tmp_path):
@@ -185,7 +288,7 @@ def test_bad_files_are_named_and_left_out(cli, speech_folder, tmp_path):
     assert "zz.wav: not readable as audio" in err
     (line,) = (tmp_path / "run/failures.jsonl").read_text().splitlines()
     failure = json.loads(line)
-    assert failure["path"] == str(folder / "zz.wav")
+    assert failure["id"] == "zz"
     assert "not readable as audio" in failure["reason"]
     (folder / "zz.wav").unlink()
     assert cli("train", folder, *SHORT, "-o", "run").status == 0

@@ -5,10 +5,11 @@ import pytest
 
 from melcodec.audio.io import load
 from melcodec.errors import MelcodecError
-from melcodec.metrics.speech import pesq_wb, stoi
+from melcodec.metrics.speech import estoi, pesq_nb, pesq_wb, stoi
 
 RATE = 22_050
-SCORES = {"pystoi": stoi, "pesq": pesq_wb}
+SCORES = {"stoi": stoi, "estoi": estoi, "pesq_wb": pesq_wb, "pesq_nb": pesq_nb}
+PACKAGES = {"stoi": "pystoi", "estoi": "pystoi", "pesq_wb": "pesq", "pesq_nb": "pesq"}
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def wav(examples):
 
 @pytest.fixture(params=SCORES)
 def score(request):
-    pytest.importorskip(request.param)
+    pytest.importorskip(PACKAGES[request.param])
     return SCORES[request.param]
 
 
@@ -29,8 +30,18 @@ def noisy(wav, amplitude):
 def test_equal_sounds_get_the_best_score(wav):
     pytest.importorskip("pystoi")
     assert stoi(wav, wav, RATE) == pytest.approx(1.0, abs=1e-4)
+    assert estoi(wav, wav, RATE) == pytest.approx(1.0, abs=1e-4)
     pytest.importorskip("pesq")
     assert pesq_wb(wav, wav, RATE) == pytest.approx(4.64, abs=0.01)
+    assert pesq_nb(wav, wav, RATE) == pytest.approx(4.55, abs=0.01)
+
+
+def test_the_variants_are_scores_of_their_own(wav):
+    pytest.importorskip("pystoi")
+    pytest.importorskip("pesq")
+    worse = noisy(wav, 0.02)
+    assert estoi(wav, worse, RATE) < stoi(wav, worse, RATE) - 0.05
+    assert abs(pesq_nb(wav, worse, RATE) - pesq_wb(wav, worse, RATE)) > 0.2
 
 
 def test_more_noise_scores_lower(score, wav):
@@ -60,6 +71,12 @@ def test_too_little_speech_is_refused(score, wav):
         score(0 * wav, wav, RATE)
 
 
+def test_pesq_of_a_silent_output_is_refused(wav):
+    pytest.importorskip("pesq")
+    with pytest.raises(MelcodecError, match="the output is silent"):
+        pesq_wb(wav, 0 * wav, RATE)
+
+
 def test_pesq_of_a_long_sound_is_a_mean_over_parts(wav):
     """The ITU's code crashes the process on what has more than 50 utterances, as three minutes of speech do."""
     pytest.importorskip("pesq")
@@ -70,9 +87,9 @@ def test_pesq_of_a_long_sound_is_a_mean_over_parts(wav):
     assert pesq_wb(half_silent, noisy(half_silent, 0.01), RATE) > 1
 
 
-@pytest.mark.parametrize("package", SCORES)
-def test_a_missing_package_is_named(monkeypatch, wav, package):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MelcodecError, match=package) as caught:
-        SCORES[package](wav, wav, RATE)
+@pytest.mark.parametrize("name", SCORES)
+def test_a_missing_package_is_named(monkeypatch, wav, name):
+    monkeypatch.setitem(sys.modules, PACKAGES[name], None)
+    with pytest.raises(MelcodecError, match=PACKAGES[name]) as caught:
+        SCORES[name](wav, wav, RATE)
     assert "melcodec[eval]" in caught.value.hint

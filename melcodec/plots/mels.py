@@ -1,20 +1,13 @@
-"""Pictures of mel spectrograms: arrays in, matplotlib Figure out, and Figures into files.
-
-Figures are made without pyplot, so nothing global changes and nothing opens a window. matplotlib is imported where it is
-used: importing this module is cheap. The same arrays give the same bytes on the same matplotlib.
-"""
+"""Pictures of mel spectrograms and the codes under them."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from melcodec.errors import MelcodecError
-from melcodec.files import written_aside
+from melcodec.plots.base import NAME, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,14 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 DB_PER_NAT = 10 / math.log(10)  # ln power -> dB
-DPI = 150
 KILOHERTZ_TICKS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 MEL_MAP, DIFFERENCE_MAP, CODE_MAP = "magma", "RdBu_r", "viridis"  # colour-blind safe; the first and last hold in grey
-NAME: dict[str, Any] = {"loc": "left", "fontsize": 9}
 CODE_FONT = 4.5  # points; codes are written into their cells when they fit at this size
 GOLDEN_RATIO = 0.618_034
-# what would otherwise put the date into the file
-FORMATS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}}
 
 
 def plot_mel(
@@ -88,8 +77,7 @@ def plot_roundtrip(
     # the few largest errors would wash out all others
     limit = max(1.0, math.ceil(np.percentile(np.abs(after - before), 99.5)))
 
-    num_books = 0 if codes is None else len(codes)
-    heights = [1.75, *([0.24 + 0.1 * num_books] if num_books else []), 1.75, 1.75]  # inches
+    heights = [1.75, *([] if codes is None else [_strip_height(codes)]), 1.75, 1.75]  # inches
     figure = _figure(num_frames * frame, sum(heights) + 0.34 * len(heights), title)
     rows: list[Axes] = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights).flat)
     first, second, third = rows[0], rows[-2], rows[-1]
@@ -103,50 +91,49 @@ def plot_roundtrip(
         _label_bands(axes, original.shape[0], f_min, f_max)
     third.set_xlim(-0.5 * frame, (num_frames - 0.5) * frame)
     if codes is not None:
-        # labels and colour bar take about a fifth of the width; 72 points are an inch
-        cell = 72 * 0.8 * figure.get_figwidth() / codes.shape[1]
-        _draw_codes(rows[1], codes, reconstruction.shape[1] // codes.shape[1] * frame, -0.5 * frame, cell)
+        _draw_codes(rows[1], codes, reconstruction.shape[1] // codes.shape[1] * frame, -0.5 * frame, _cell(figure, codes))
     _label_time(third, figure)
     _add_bar(figure, image, [first, second], "Power (dB)")
     _add_bar(figure, error, [third], "Difference (dB)", extend="both")
     return figure
 
 
-def save_figure(figure: Figure, path: Path, overwrite: bool = True) -> None:
-    """Write ``figure`` to ``path`` as .png or .svg; the same figure gives the same bytes.
+def plot_codes(
+    mel: np.ndarray,
+    codes: np.ndarray,
+    sample_rate: int = 22_050,
+    hop_length: int = 256,
+    title: str | None = None,
+    f_min: float = 0.0,
+    f_max: float = 8_000.0,
+) -> Figure:
+    """Codes as a strip under the mel that they stand for, on one time axis.
 
-    Raises:
-        MelcodecError: another suffix, an existing file without ``overwrite``, or an unwritable place.
+    Args:
+        mel: (M, T) natural log power, of the sound or decoded.
+        codes: (Q, N), ceil(T / N) frames each.
+        sample_rate: Hz.
+        hop_length: samples per frame.
+        title: see ``plot_mel``.
+        f_min: Hz, where the filter bank begins.
+        f_max: Hz, where it ends.
     """
-    check_picture(path)
-    import matplotlib
-
-    suffix = path.suffix.lower()
-    with written_aside(path, overwrite) as aside, warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": "melcodec"}):
-        # a title in a script that the font lacks is drawn as boxes, which is no reason for a warning
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(aside, format=suffix[1:], metadata=FORMATS[suffix])
-
-
-def check_picture(path: Path) -> None:
-    """Raise MelcodecError when the suffix of ``path`` is none that ``save_figure`` writes. Ask before long work."""
-    if path.suffix.lower() not in FORMATS:
-        raise MelcodecError(f"{path}: cannot write '{path.suffix}' pictures", f"use one of {', '.join(FORMATS)}")
+    num_frames, frame = mel.shape[1], hop_length / sample_rate
+    heights = [2.2, _strip_height(codes)]
+    figure = _figure(num_frames * frame, sum(heights) + 0.7, title)
+    above, strip = figure.subplots(2, 1, sharex=True, height_ratios=heights)
+    image = _draw_mel(above, mel * DB_PER_NAT, frame, cmap=MEL_MAP)
+    _label_bands(above, mel.shape[0], f_min, f_max)
+    above.set_xlim(-0.5 * frame, (num_frames - 0.5) * frame)
+    _draw_codes(strip, codes, -(-num_frames // codes.shape[1]) * frame, -0.5 * frame, _cell(figure, codes))
+    _label_time(strip, figure)
+    _add_bar(figure, image, [above], "Power (dB)")
+    return figure
 
 
 def _figure(seconds: float, height: float, title: str | None) -> Figure:
     """An empty figure whose width grows with the sound, from a column for a word to a wide page for minutes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    width = min(16.0, 5.0 + 0.7 * seconds**0.85)
-    figure = Figure(figsize=(width, height + (0.3 if title else 0.0)), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    if title:
-        room = int(11 * width)  # characters at 10 points
-        text = title if len(title) <= room else "\N{HORIZONTAL ELLIPSIS}" + title[1 - room :]
-        figure.suptitle(text, fontsize=10, parse_math=False)
-    return figure
+    return new_figure(min(16.0, 5.0 + 0.7 * seconds**0.85), height, title)
 
 
 def _draw_mel(axes: Axes, decibels: np.ndarray, frame: float, **colours: Any) -> AxesImage:
@@ -154,6 +141,11 @@ def _draw_mel(axes: Axes, decibels: np.ndarray, frame: float, **colours: Any) ->
     num_bands, num_frames = decibels.shape
     extent = (-0.5 * frame, (num_frames - 0.5) * frame, -0.5, num_bands - 0.5)
     return axes.imshow(decibels, origin="lower", aspect="auto", extent=extent, **colours)
+
+
+def code_shades(codes: np.ndarray) -> np.ndarray:
+    """Codes -> places 0 .. 1 in CODE_MAP. Neighbours in number have nothing in common and are far apart here."""
+    return codes * GOLDEN_RATIO % 1
 
 
 def _draw_codes(axes: Axes, codes: np.ndarray, code: float, start: float, cell: float) -> None:
@@ -167,8 +159,7 @@ def _draw_codes(axes: Axes, codes: np.ndarray, code: float, start: float, cell: 
         cell: points, the width of a cell on paper.
     """
     num_books, num_codes = codes.shape
-    # neighbours in number have nothing in common: spread them over the colours
-    shades = codes * GOLDEN_RATIO % 1
+    shades = code_shades(codes)
     extent = (start, start + num_codes * code, num_books - 0.5, -0.5)
     axes.imshow(shades, aspect="auto", extent=extent, cmap=CODE_MAP, vmin=0, vmax=1, interpolation="nearest")
     axes.set_yticks([])
@@ -184,6 +175,16 @@ def _draw_codes(axes: Axes, codes: np.ndarray, code: float, start: float, cell: 
         if size >= CODE_FONT:
             ink = "black" if shade > 0.55 else "white"
             axes.text((left + right) / 2, 0, str(value), size=size, color=ink, rotation=90, ha="center", va="center")
+
+
+def _strip_height(codes: np.ndarray) -> float:
+    """Inches that codes (Q, N) take as a strip."""
+    return 0.24 + 0.1 * len(codes)
+
+
+def _cell(figure: Figure, codes: np.ndarray) -> float:
+    """Points that one of codes (Q, N) is wide in ``figure``: labels and colour bar take about a fifth of the width."""
+    return 72 * 0.8 * figure.get_figwidth() / codes.shape[1]  # 72 points are an inch
 
 
 def _label_bands(axes: Axes, num_bands: int, f_min: float, f_max: float) -> None:

@@ -1,0 +1,99 @@
+"""``melcodec corpus``: what a folder of codes holds, whether it is whole, and other forms of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from melcodec.cli import _options as options
+from melcodec.cli._console import progress, say
+
+if TYPE_CHECKING:
+    from melcodec.corpus.inspect import CorpusInfo
+
+Folder = Annotated[Path, typer.Argument(metavar="CODES", help="Folder that preprocess wrote.", show_default=False)]
+AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Form = Annotated[str, typer.Option("--to", help="npy, bin, webdataset, huggingface or lhotse.", show_default=False)]
+ShardSize = Annotated[int, typer.Option(min=1, help="Utterances per file, for webdataset and huggingface.")]
+corpus_app = typer.Typer(no_args_is_help=True, help="Folders of codes: what is in them, whether it is whole, other forms.")
+
+
+@corpus_app.command("info")
+def corpus_info(folder: Folder, as_json: AsJSON = False) -> None:
+    """Say what a folder of codes holds: hours, codes, how the codebook is used, failures by reason, fingerprint."""
+    from melcodec.corpus.inspect import corpus_info as count
+
+    found = count(folder)
+    if as_json:
+        print(json.dumps(asdict(found), ensure_ascii=False))
+        return
+    facts = in_words(found)
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        print(f"{key:<{width}}  {value}")
+
+
+def in_words(found: CorpusInfo) -> dict[str, str]:
+    """The facts to show, in order."""
+    failures = ", ".join(f"{count} {reason}" for reason, count in found.failures.items())
+    truncated = f", {found.truncated} of truncated files" if found.truncated else ""
+    languages = ", ".join(f"{name or 'not said'} {count}" for name, count in found.languages.items())
+    return {
+        "folder": found.folder,
+        "checkpoint": str(found.checkpoint),
+        "fingerprint": found.fingerprint,
+        "planned": f"{found.planned} utterances, {found.pending} of them not done yet",
+        "with codes": f"{found.utterances} utterances, {found.hours:.2f} hours" + truncated,
+        "failed": failures or "none",
+        "codes": f"{found.codes} in {found.parts} parts, {found.stored_bytes} bytes",
+        **{
+            f"codebook {number}": f"{book.used} of {found.codebook_size} used, perplexity {book.perplexity:.1f}"
+            for number, book in enumerate(found.usage)
+        },
+        "bit rate": f"{found.bits_per_second:.1f} bit/s; {found.entropy_bits_per_second:.1f} at the codes' entropy",
+        "languages": languages or "none",
+        "speakers": str(found.speakers),
+    }
+
+
+@corpus_app.command("verify")
+def corpus_verify(folder: Folder, as_json: AsJSON = False) -> None:
+    """Check a folder of codes: every planned id once, checksums, columns, range of codes. All problems are listed.
+
+    Exit status 1 when there is any.
+    """
+    from melcodec.corpus.inspect import verify
+
+    verdict = verify(folder)
+    if as_json:
+        print(json.dumps(asdict(verdict), ensure_ascii=False))
+    width = max((len(problem.where) for problem in verdict.problems), default=0)
+    for problem in verdict.problems if not as_json else ():
+        print(f"{problem.where:<{width}}  {problem.what}")
+    for name in verdict.leftovers:
+        say(f"left over, and not read: {name}")
+    say(f"{verdict.planned} planned utterances, {verdict.parts} parts, {len(verdict.problems)} problems")
+    if verdict.problems:
+        say("hint: melcodec preprocess, run again as before, makes anew what is missing or damaged")
+        raise typer.Exit(1)
+
+
+@corpus_app.command("export")
+def corpus_export(
+    folder: Folder,
+    to: Form,
+    output: options.Output,
+    shard_size: ShardSize = 10_000,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Write the codes in another form: .npy files, one flat file, tar shards, a Hugging Face data set or lhotse cuts."""
+    from melcodec.corpus.export import export
+
+    with progress("exporting") as update:
+        done = export(folder, output, to, overwrite, shard_size, update)
+    left_out = f"; {done.left_out} without codes left out" if done.left_out else ""
+    say(f"{output}: {done.utterances} utterances{left_out}")

@@ -1,0 +1,341 @@
+"""What a folder of codes holds, and whether all of it is there and whole. One part in memory at a time; no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from array import array
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import compute
+
+from melcodec.errors import MelcodecError
+from melcodec.formats import store
+from melcodec.metrics.codes import CodeUsage, bit_rate, code_usage
+
+PART = re.compile(r"(\d{4,})-(\d{5,})\.parquet")
+PLAN, PLAN_FACTS, LOCK = "plan.jsonl", "plan.json", ".lock"
+SLACK_SECONDS = 0.01  # sums of seconds depend on their order; counts do not
+Unit = tuple[int, int]  # segment and unit
+
+
+@dataclass(frozen=True)
+class CorpusInfo:
+    """What a folder of codes holds.
+
+    Args:
+        planned: utterances in all plans; ``pending`` of them have no committed row yet.
+        utterances: those with codes; ``truncated`` of them are what a truncated file still held.
+        failures: those without codes, by reason.
+        hours: of the utterances with codes.
+        codes: N of all utterances, per codebook.
+        usage: of each codebook, over all utterances.
+        bits_per_second: of the codes at log2(K) bits each, over what they stand for.
+        entropy_bits_per_second: the same at the entropy of each codebook: what an ideal order-0 coder needs.
+        stored_bytes: of all parts, everything in them counted.
+        languages: utterances of each; ``""`` where the corpus does not say. ``speakers`` counts different ones.
+    """
+
+    folder: str
+    checkpoint: str | None
+    fingerprint: str
+    parts: int
+    planned: int
+    pending: int
+    utterances: int
+    truncated: int
+    failures: dict[str, int]
+    hours: float
+    codes: int
+    codebook_size: int
+    usage: list[CodeUsage]
+    bits_per_second: float
+    entropy_bits_per_second: float
+    stored_bytes: int
+    languages: dict[str, int]
+    speakers: int
+
+
+@dataclass
+class _Sums:
+    """Counts over the rows of all parts: of each code, ``counts`` (Q, K), and of statuses with codes and without."""
+
+    counts: np.ndarray
+    samples: int = 0
+    codes: int = 0
+    done: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
+    speakers: set[str] = field(default_factory=set)
+
+
+def corpus_info(folder: Path) -> CorpusInfo:
+    """Count what the committed parts of ``folder`` hold.
+
+    Raises:
+        MelcodecError: not a folder of codes, or a part is damaged.
+    """
+    spec, paths = store.read_spec(folder), store.parts(folder)
+    sums = _Sums(np.zeros((spec["num_codebooks"], spec["codebook_size"]), np.int64))
+    for path in paths:
+        _count(path, sums)
+    planned = sum(store.read_json(path)["utterances"] for path in sorted((folder / store.SEGMENTS).glob(f"*/{PLAN_FACTS}")))
+    usage = [code_usage(counts) for counts in sums.counts]
+    seconds = sums.samples / spec["sample_rate"]
+    rate = sums.codes / seconds if seconds else 0.0
+    entropy = sum(book.entropy_bits for book in usage)
+    return CorpusInfo(
+        folder=str(folder),
+        checkpoint=spec.get("checkpoint"),
+        fingerprint=spec["fingerprint"],
+        parts=len(paths),
+        planned=planned,
+        pending=max(0, planned - sums.done.total() - sums.failed.total()),
+        utterances=sums.done.total(),
+        truncated=sums.done[store.TRUNCATED],
+        failures=dict(sorted(sums.failed.items())),
+        hours=seconds / 3600,
+        codes=sums.codes,
+        codebook_size=spec["codebook_size"],
+        usage=usage,
+        bits_per_second=rate * bit_rate(1, 1, spec["num_codebooks"], spec["codebook_size"]),
+        entropy_bits_per_second=rate * entropy,
+        stored_bytes=sum(path.stat().st_size for path in paths),
+        languages=dict(sorted(sums.languages.items())),
+        speakers=len(sums.speakers - {""}),
+    )
+
+
+def _count(path: Path, sums: _Sums) -> None:
+    table = store.read_part(path, ["codes", "num_codebooks", "num_samples", "speaker", "language", "status"])
+    sums.failed.update(table.filter(compute.is_null(table.column("codes"))).column("status").to_pylist())
+    done = table.filter(compute.is_valid(table.column("codes")))
+    sums.done.update(done.column("status").to_pylist())
+    sums.samples += compute.sum(done.column("num_samples")).as_py() or 0
+    sums.languages.update(done.column("language").to_pylist())
+    sums.speakers.update(done.column("speaker").unique().to_pylist())
+    books, size = sums.counts.shape
+    codes = [item for item in store.codes_of(done) if item is not None]
+    if not codes:
+        return
+    if any(item.shape[0] != books or item.max() >= size for item in codes):
+        raise MelcodecError(f"{path}: codes of another codebook", "melcodec corpus verify says where")
+    whole = np.concatenate(codes, axis=1)
+    sums.codes += whole.shape[1]
+    for book in range(books):
+        sums.counts[book] += np.bincount(whole[book], minlength=size)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong with a folder of codes: ``where``, a file within it, and ``what``."""
+
+    where: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What ``verify`` found. ``leftovers`` are files that no command reads, such as those of a killed run."""
+
+    parts: int
+    planned: int
+    problems: list[Problem]
+    leftovers: list[str]
+
+
+def verify(folder: Path) -> Verdict:
+    """Check everything that can be checked about ``folder``, and list all that is wrong.
+
+    Every planned id stands in exactly one committed row; parts have their marker's SHA-256 and counts, sound pages, the
+    right columns and the run's code space; codes are below K and as many as their samples make.
+
+    Raises:
+        MelcodecError: not a folder of codes at all.
+    """
+    spec = store.read_spec(folder)
+    problems: list[Problem] = []
+    plan = _Plan()
+    for segment in sorted(path for path in (folder / store.SEGMENTS).glob("[0-9]*") if path.is_dir()):
+        problems += _named(segment.relative_to(folder), plan.read(segment))
+    if not plan.hashes:
+        problems.append(Problem(store.SEGMENTS, "there is no plan"))
+    problems += [Problem(store.SEGMENTS, f"'{name}' is planned more than once") for name in plan.repeated(folder)]
+    found = _files(folder)
+    for unit in sorted({*plan.units, *found}):
+        part = store.part_path(folder, *unit)
+        problems += _named(part.relative_to(folder), _part_problems(part, unit, plan, spec))
+    return Verdict(len(found), sum(map(len, plan.units.values())), problems, _leftovers(folder))
+
+
+class _Plan:
+    """What was planned: 8-byte hashes of ids instead of ids, so that a hundred million utterances fit."""
+
+    def __init__(self) -> None:
+        self.hashes: dict[int, str] = {}  # of each segment's plan
+        self.units: dict[Unit, array[int]] = {}
+
+    def read(self, segment: Path) -> Iterator[str]:
+        """Take in ``segment``; yields what is wrong with it."""
+        number, digest = int(segment.name), hashlib.sha256()
+        self.hashes[number] = ""
+        try:
+            facts = store.read_json(segment / PLAN_FACTS)
+            with (segment / PLAN).open("rb") as lines:
+                for line in lines:
+                    digest.update(line)
+                    entry = json.loads(line)
+                    self.units.setdefault((number, int(entry["unit"])), array("q")).append(fold(entry["id"]))
+        except MelcodecError as error:
+            yield error.message
+            return
+        except OSError as error:
+            yield f"{PLAN}: {error.strerror}"
+            return
+        except (ValueError, KeyError, TypeError):
+            yield f"{PLAN}: damaged: a line is no planned utterance"
+            return
+        self.hashes[number] = digest.hexdigest()
+        planned = {unit: ids for unit, ids in self.units.items() if unit[0] == number}
+        if facts.get("hash") != self.hashes[number]:
+            yield f"{PLAN}: its SHA-256 is not that of {PLAN_FACTS}: damaged or changed"
+        if (facts.get("utterances"), facts.get("units")) != (sum(map(len, planned.values())), len(planned)):
+            yield f"{PLAN}: not the utterances or units that {PLAN_FACTS} counts"
+
+    def repeated(self, folder: Path) -> list[str]:
+        """Ids that are planned more than once, over all segments."""
+        hashes = np.concatenate([np.empty(0, np.int64), *(np.frombuffer(ids, np.int64) for ids in self.units.values())])
+        values, counts = np.unique(hashes, return_counts=True)
+        suspects = set(values[counts > 1].tolist())
+        names = Counter(name for _, name in _planned(folder, suspects)) if suspects else Counter()
+        return sorted(name for name, count in names.items() if count > 1)
+
+
+def fold(name: str) -> int:
+    """An id as 8 bytes; python's own hash, the same within a process and no longer."""
+    return hash(store.storable(name))
+
+
+def _planned(folder: Path, wanted: Collection[int]) -> Iterator[tuple[Unit, str]]:
+    """Unit and id of the planned utterances whose ``fold`` is ``wanted``."""
+    for path in sorted((folder / store.SEGMENTS).glob(f"[0-9]*/{PLAN}")):
+        with path.open("rb") as lines:
+            for line in lines:
+                try:
+                    entry = json.loads(line)
+                    if fold(entry["id"]) in wanted:
+                        yield (int(path.parent.name), int(entry["unit"])), entry["id"]
+                except (ValueError, KeyError, TypeError):
+                    continue  # read has said so
+
+
+def _files(folder: Path) -> set[Unit]:
+    """Units that have a part or a marker, or both."""
+    names = (path.name.replace(store.MARKER_SUFFIX, ".parquet") for path in (folder / store.PARTS).glob("[0-9]*"))
+    return {(int(match[1]), int(match[2])) for match in map(PART.fullmatch, names) if match}
+
+
+def _leftovers(folder: Path) -> list[str]:
+    """Temporary files of killed runs, and what else lies among the parts."""
+    hidden = {path for path in folder.rglob(".*") if path.is_file() and path.name != LOCK}
+    strange = {
+        path
+        for path in (folder / store.PARTS).glob("*")
+        if not PART.fullmatch(path.name.replace(store.MARKER_SUFFIX, ".parquet"))
+    }
+    return sorted(str(path.relative_to(folder)) for path in hidden | strange)
+
+
+def _named(where: Path, found: Iterator[str]) -> list[Problem]:
+    return [Problem(where.as_posix(), what) for what in found]
+
+
+def _part_problems(part: Path, unit: Unit, plan: _Plan, spec: dict[str, Any]) -> Iterator[str]:
+    """All that is wrong with one part and its marker."""
+    planned = plan.units.get(unit, array("q"))
+    if unit not in plan.units:
+        yield "in no plan"
+    if not part.is_file():
+        marked = store.marker_path(part).is_file()
+        yield f"{'the part is gone, its marker is there' if marked else 'not done yet'}: {len(planned)} utterances missing"
+        return
+    if not store.marker_path(part).is_file():
+        yield f"has no marker, so it is not committed: {len(planned)} utterances missing"
+        return
+    try:
+        marker = store.read_marker(part)
+    except MelcodecError as error:
+        yield f"its marker is damaged ({error.message.rpartition(': ')[2]})"
+        marker = None
+    if marker is not None:
+        if (marker.get("unit"), marker.get("plan_hash")) != (unit[1], plan.hashes.get(unit[0])):
+            yield "its marker is of another plan or unit"
+        if marker.get("sha256") != hashlib.sha256(part.read_bytes()).hexdigest():
+            yield "its SHA-256 is not its marker's: damaged or replaced"
+            return  # and parsing it is left alone
+    try:
+        table, made = store.read_part(part), store.part_spec(part)
+    except MelcodecError as error:
+        yield error.message.removeprefix(f"{part}: ")
+        return
+    keys = sorted({**spec, **made})
+    yield from (f"{key} {made.get(key)} is not the run's {spec.get(key)}" for key in keys if made.get(key) != spec.get(key))
+    yield from _count_problems(table, marker)
+    yield from _id_problems(table, planned, part, unit)
+    yield from _row_problems(table, spec)
+
+
+def _count_problems(table: pa.Table, marker: dict[str, Any] | None) -> Iterator[str]:
+    ok = table.num_rows - table.column("codes").null_count
+    codes = compute.sum(table.column("num_codes")).as_py() or 0
+    seconds = compute.sum(compute.if_else(compute.is_valid(table.column("codes")), table.column("duration"), 0.0)).as_py() or 0.0
+    counts = {"rows": table.num_rows, "ok": ok, "errors": table.num_rows - ok, "codes": codes, "seconds": round(seconds, 3)}
+    for key, count in counts.items():
+        said = None if marker is None else marker.get(key)
+        if marker is not None and (not isinstance(said, (int, float)) or abs(said - count) > SLACK_SECONDS):
+            yield f"its marker counts {marker.get(key)} {key}, the part has {count}"
+
+
+def _id_problems(table: pa.Table, planned: array[int], part: Path, unit: Unit) -> Iterator[str]:
+    """Ids that are missing, repeated or not planned, one by one."""
+    names = table.column("id").to_pylist()
+    counts, expected = Counter(names), set(planned)
+    yield from (f"'{name}' stands in it {count} times" for name, count in counts.items() if count > 1)
+    yield from (f"'{name}' is not planned here" for name in counts if fold(name) not in expected)
+    if missing := expected - {fold(name) for name in counts}:
+        found = (name for home, name in _planned(part.parents[1], missing) if home == unit)
+        yield from (f"'{name}' is missing" for name in found)
+
+
+def _row_problems(table: pa.Table, spec: dict[str, Any]) -> Iterator[str]:
+    """Rows whose codes and facts do not fit each other or the run."""
+    hop, books, size = spec["mel"]["hop_length"], spec["num_codebooks"], spec["codebook_size"]
+    stride = spec["samples_per_code"] // hop
+    facts = table.select(["id", "num_codebooks", "num_codes", "num_samples", "status"]).to_pylist()
+    try:
+        rows = list(zip(facts, store.codes_of(table), strict=True))
+    except ValueError:
+        yield "codes that do not divide into their codebooks"
+        return
+    for row, codes in rows:
+        name, status = row["id"], row["status"]
+        if codes is None:
+            if status == store.OK or status not in store.REASONS:
+                yield f"'{name}' has no codes, and its status is '{status}'"
+            continue
+        if status not in (store.OK, store.TRUNCATED):
+            yield f"'{name}' has codes, and its status is '{status}'"
+        if codes.shape != (books, row["num_codes"]):
+            yield f"'{name}' has codes {codes.shape}, not ({books}, {row['num_codes']})"
+        if codes.size and codes.max() >= size:
+            yield f"'{name}' has code {codes.max()}; K is {size}"
+        samples = row["num_samples"]
+        if samples is None or codes.shape[1] != -(-(samples // hop + 1) // stride):
+            yield f"'{name}' has {codes.shape[1]} codes, which is not what {samples} samples make"

@@ -1,0 +1,152 @@
+"""Plans: sorted, frozen, hashed, cut, extended, and refused when they were touched."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from melcodec.corpus import plan
+from melcodec.errors import MelcodecError
+from melcodec.manifests.base import Utterance
+
+
+def listed(count: int, seconds: float | None = 5.0) -> list[Utterance]:
+    return [Utterance(f"u{index:04d}", f"/data/{index}.wav", duration=seconds, text="wörter") for index in range(count)]
+
+
+def planned(segments) -> list[list[str]]:
+    return [[u.id for u in segment.unit(n).utterances] for segment in segments for n in range(len(segment.units))]
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def extend(tmp_path, said):
+    return lambda utterances, unit_size=2: plan.extend_plan(tmp_path, utterances, unit_size, said.append)
+
+
+def test_sorted_whatever_the_order_they_come_in(extend, tmp_path):
+    utterances = listed(5)
+    (segment,) = extend([utterances[i] for i in (3, 0, 4, 1, 2)])
+    assert planned([segment]) == [["u0000", "u0001"], ["u0002", "u0003"], ["u0004"]]
+    assert segment.utterances == 5
+    assert segment.unit(1).utterances == tuple(utterances[2:4])  # every field survives
+    assert (segment.unit(1).segment, segment.unit(1).number, segment.unit(1).plan_hash) == (0, 1, segment.hash)
+    assert json.loads((tmp_path / "segments/0000/plan.json").read_text())["utterances"] == 5
+
+
+def test_the_hash_is_of_the_bytes(extend, tmp_path):
+    import hashlib
+
+    (segment,) = extend(listed(3))
+    assert segment.hash == hashlib.sha256((tmp_path / "segments/0000/plan.jsonl").read_bytes()).hexdigest()
+
+
+def test_the_same_again_changes_nothing(extend, tmp_path):
+    before = extend(listed(5))
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*.json*")}
+    assert extend(listed(5), unit_size=4) == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.json*")} == files
+
+
+def test_new_ones_are_a_new_segment_and_old_ones_stay(extend):
+    extend(listed(3))
+    new = [Utterance("a", "/data/a.wav"), Utterance("z", "/data/z.wav")]
+    assert planned(extend([*listed(2), *new])) == [["u0000", "u0001"], ["u0002"], ["a", "z"]]
+    assert planned(extend([new[0]])) == [["u0000", "u0001"], ["u0002"], ["a", "z"]]
+
+
+@pytest.mark.parametrize(
+    ("count", "unit_size", "sizes"),
+    [(10, 3, [3, 3, 3, 1]), (120, 0, [50, 50, 20])],
+)
+def test_unit_size(tmp_path, count, unit_size, sizes):
+    plan.write_segment(tmp_path / "segments/0000", listed(count), unit_size)
+    (segment,) = plan.read_plan(tmp_path)
+    assert [unit.count for unit in segment.units] == sizes
+    assert [unit.seconds for unit in segment.units] == [5.0 * size for size in sizes]
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 50), (3_201, 51), (12_800, 200), (64_000, 1000), (10**8, 1000)])
+def test_small_corpora_are_cut_finer(count, size):
+    assert plan.usual_size(count) == size
+
+
+def test_units_hold_bounded_sound():
+    lengths = [60, 60, 30, 500, 10, 90]
+    utterances = [replace(u, duration=float(s)) for u, s in zip(listed(6), lengths, strict=True)]
+    units = list(plan.cut(utterances, unit_seconds=120))
+    assert [[int(u.duration) for u in unit] for unit, _ in units] == [[60, 60], [30], [500], [10, 90]]
+    assert [seconds for _, seconds in units] == [120, 30, 500, 100]
+
+
+def test_durations_are_guessed_from_sizes(tmp_path):
+    for name in ("a.wav", "a.mp3"):
+        (tmp_path / name).write_bytes(bytes(96_000))
+    assert plan.estimated_seconds(Utterance("a", str(tmp_path / "a.wav"))) == 3.0
+    assert plan.estimated_seconds(Utterance("a", str(tmp_path / "a.wav"), start=1.0)) == 2.0
+    assert plan.estimated_seconds(Utterance("a", str(tmp_path / "a.mp3"))) == 16.0
+    assert plan.estimated_seconds(Utterance("a", str(tmp_path / "gone.wav"))) == 0.0
+    assert plan.estimated_seconds(Utterance("a", "s3://bucket/a.wav")) == plan.ASSUMED_SECONDS
+    assert plan.estimated_seconds(Utterance("a", "/data/a.tar", member="a.wav")) == plan.ASSUMED_SECONDS
+
+
+def test_paths_hold_from_everywhere(extend, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (segment,) = extend([Utterance("a", "sound/a.wav"), Utterance("b", "https://example.org/b.wav")])
+    paths = [utterance.path for utterance in segment.unit(0).utterances]
+    assert paths == [str(tmp_path / "sound/a.wav"), "https://example.org/b.wav"]
+
+
+def test_names_that_are_no_unicode(extend):
+    odd = Utterance("a", "/data/\udcff.wav")
+    (segment,) = extend([odd])
+    assert segment.unit(0).utterances == (odd,)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"path": "/other/0.wav"}, {"duration": 4.0}, {"start": 1.0}, {"member": "x.wav"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_an_id_that_means_other_sound_is_refused(extend, change):
+    extend(listed(2))
+    with pytest.raises(MelcodecError, match=r"'u0000' was /data/0.wav") as caught:
+        extend([replace(listed(1)[0], **change)])
+    assert caught.value.hint
+
+
+def test_other_words_are_told_and_the_plan_stays(extend, said):
+    before = extend(listed(2))
+    assert extend([replace(listed(1)[0], text="other")]) == before
+    assert said == ["1 utterances have another text, speaker, language or split than when planned; the plan's stay"]
+
+
+def test_an_id_twice_is_refused(extend):
+    with pytest.raises(MelcodecError, match=r"'u0000' is the id of two utterances: /data/0.wav and /b.wav"):
+        extend([*listed(1), Utterance("u0000", "/b.wav")])
+
+
+def test_nothing_is_refused(extend):
+    with pytest.raises(MelcodecError, match="nothing to encode"):
+        extend([])
+
+
+@pytest.mark.parametrize("damage", [lambda text: text.replace("5.0", "6.0", 1), lambda text: text[:-20], lambda text: ""])
+def test_a_touched_plan_is_refused(extend, tmp_path, damage):
+    extend(listed(3))
+    path = tmp_path / "segments/0000/plan.jsonl"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(MelcodecError, match="the plan was changed or damaged"):
+        extend(listed(3))
+
+
+def test_a_plan_that_was_not_finished_is_written_anew(extend, tmp_path):
+    whole = extend(listed(3))
+    (tmp_path / "segments/0000/plan.json").unlink()  # as if killed just before
+    assert extend(listed(3)) == whole

@@ -1,0 +1,89 @@
+"""The same job on Ray: the same bytes, also when a node dies; and what kills or hangs its actor is found there too."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from melcodec.corpus.driver import Job, Listener, preprocess
+
+pytest.importorskip("ray")
+
+SCRIPT = """
+import json, sys
+from dataclasses import asdict
+from pathlib import Path
+
+import ray
+from ray.cluster_utils import Cluster
+
+from melcodec.corpus.driver import Job, Listener, preprocess
+from melcodec.manifests.build import find_utterances
+
+how, sources, folder, options = sys.argv[1], sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])
+said = []
+nodes = []
+
+def progress(now):
+    if nodes and now.units >= 2:
+        cluster.remove_node(nodes.pop(), allow_graceful=False)
+        said.append("a node is killed")
+
+if how == "cluster":
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    nodes.append(cluster.add_node(num_cpus=2))
+    cluster.wait_for_nodes()
+    options["address"] = cluster.address
+summary = preprocess(find_utterances([sources]), folder, Job(engine="ray", **options), Listener(said.append, progress))
+print(json.dumps({"summary": asdict(summary), "said": said, "running": ray.is_initialized()}))
+if how == "cluster":
+    cluster.shutdown()
+"""
+
+
+@pytest.fixture
+def on_ray(tiny_checkpoint):
+    def run(how: str, sources: Path, folder: Path, **options: object) -> dict:
+        options = {"checkpoint": str(tiny_checkpoint), "device": "cpu", "unit_size": 2, **options}
+        command = [sys.executable, "-c", SCRIPT, how, str(sources), str(folder), json.dumps(options)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
+
+
+def parts(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "parts").iterdir()}
+
+
+def test_a_node_dies_and_the_bytes_are_those_of_one_machine(on_ray, corpus, utterances, tiny_checkpoint, tmp_path):
+    ended = on_ray("cluster", corpus, tmp_path / "ray")
+    assert ended["summary"]["ok"] == 24
+    killed = ended["said"].index("a node is killed")
+    assert any("its process or its node died" in line for line in ended["said"][killed:])
+    job = Job(str(tiny_checkpoint), device="cpu", workers=1, unit_size=2)
+    preprocess(utterances(corpus), tmp_path / "embedded", job, Listener(print))
+    assert parts(tmp_path / "ray") == parts(tmp_path / "embedded")
+
+
+def test_what_kills_or_hangs_is_found(on_ray, corpus, tmp_path, landmine):
+    folder = tmp_path / "sound"
+    shutil.copytree(corpus / "speaker 0", folder)
+    os.mkfifo(folder / "hangs.wav")
+    with landmine(folder / "mine.wav"):
+        ended = on_ray("local", folder, tmp_path / "codes", address="local", unit_timeout=5.0, attempts=1)
+    assert ended["summary"]["failed"] == {"crash": 1, "timeout": 1}
+    assert (ended["summary"]["ok"], ended["summary"]["missing"]) == (8, 0)
+    assert not ended["running"]
+    errors = [example for examples in ended["summary"]["examples"].values() for example in examples]
+    assert errors == [
+        f"{folder}/mine.wav: killed its worker (its process or its node died)",
+        f"{folder}/hangs.wav: took longer than 5 s",
+    ]

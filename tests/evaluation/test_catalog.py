@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from melcodec.errors import MelcodecError
+from melcodec.evaluation.catalog import METRICS, choose, package_versions
+from melcodec.evaluation.scores import SCORERS
+
+
+def test_every_metric_has_its_scorer():
+    assert list(METRICS) == list(SCORERS)
+
+
+def test_core_needs_no_extra():
+    choice = choose("core")
+    assert choice.names == ("log_mel_l1", "log_mel_mse", "norm_mel_l1", "norm_mel_mse", "mcd", "si_sdr")
+    assert choice.absent == {}
+
+
+def test_names_and_groups_add_up():
+    assert choose("si_sdr, mcd").names == ("mcd", "si_sdr")
+    pytest.importorskip("pystoi")
+    assert choose("core,stoi").names == (*choose("core").names, "stoi")
+
+
+def test_of_a_group_what_is_missing_is_absent_with_its_reason(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pystoi", None)
+    choice = choose("all")
+    assert "stoi" not in choice.names
+    assert choice.absent["stoi"] == choice.absent["estoi"] == "the package 'pystoi' is not installed: pip install 'melcodec[eval]'"
+
+
+def test_a_metric_that_was_named_must_be_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pesq", None)
+    with pytest.raises(MelcodecError, match="--metrics pesq_wb: the package 'pesq' is not installed") as caught:
+        choose("core,pesq_wb")
+    assert caught.value.hint == "pip install 'melcodec[eval]'"
+
+
+@pytest.mark.parametrize("words", ["", "loudness", "core,loudness", ","])
+def test_unknown_names_are_refused(words):
+    with pytest.raises(MelcodecError, match="no metric") as caught:
+        choose(words)
+    assert "si_sdr" in caught.value.hint
+
+
+def test_versions_of_the_packages_behind_scores():
+    pytest.importorskip("pystoi")
+    assert package_versions(["stoi", "mcd"]).keys() == {"pystoi"}
