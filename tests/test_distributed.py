@@ -28,8 +28,9 @@ codebook.load_state_dict(start["codebook"])
 for latents in start["batches"]:
     codebook(latents.chunk(2)[rank])
 learned = {name: value.clone() for name, value in codebook.state_dict().items()}
-# each rank has latents and a random state of its own; the codebooks must stay equal
-revived = revive_from_batch(codebook, start["batches"][0].chunk(2)[rank], 1.0, torch.Generator().manual_seed(7))
+# each rank has latents of its own; the codebooks must stay equal
+latents = start["batches"][0].chunk(2)[rank].transpose(1, 2).flatten(0, 1)
+revived = revive_from_batch(codebook, latents, 1.0, torch.Generator().manual_seed(7), (20 * rank, 40))
 torch.save({"learned": learned, "revived": revived, "end": codebook.state_dict()}, f"{folder}/{rank}.pt")
 dist.destroy_process_group()
 """
@@ -58,7 +59,8 @@ def test_two_processes_equal_one_with_the_joined_batch(tmp_path):
     for rank in ranks:
         for name, value in codebook.state_dict().items():
             torch.testing.assert_close(rank["learned"][name], value, rtol=1e-5, atol=1e-7)
-    revived = revive_from_batch(codebook, batches[0].chunk(2)[0], 1.0, torch.Generator().manual_seed(7))
+    latents = batches[0].transpose(1, 2).flatten(0, 1)  # of both
+    revived = revive_from_batch(codebook, latents, 1.0, torch.Generator().manual_seed(7))
     assert revived > 0
     for rank in ranks:
         assert rank["revived"] == revived

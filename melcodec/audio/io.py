@@ -2,28 +2,31 @@
 
 soundfile (libsndfile) reads and writes; formats it lacks go through PyAV when ``melcodec[av]`` is installed. As in
 XTTS, channels are averaged, then the wave is resampled, then clipped. Loudness is content: nothing is normalised.
+
+A source is a path, ``-`` for standard input, or a URL, which fsspec opens. Of any of them a stretch (``Span``) can be
+read, and of a tar archive one ``member``.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from melcodec.audio import sources
 from melcodec.audio.resample import resample_blocks
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
 
-STDIN = "-"
+STDIN = sources.STDIN
+Source = sources.Source  # a path, a URL, or ``-`` for standard input
 SUFFIXES = frozenset(".wav .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .caf .w64 .rf64 .snd".split())
 PYAV_SUFFIXES = frozenset(".m4a .aac .mp4 .m4b .webm .wma .mka .mkv .amr .ac3".split())
 WRITERS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
@@ -36,8 +39,28 @@ UNKNOWN_LENGTH = 1 << 62  # libsndfile reports such a number for streamed files
 PROMISED_BYTES = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 SLOPPY_BYTES = 1024  # some programs count their own header as sound
 STREAMED_BYTES = 0x7FFF_0000  # programs that write to a pipe promise as much as the field holds
+# where libsndfile seeks to the very sample, FLAC among them. It does not for MPEG and Opus, whose decoders remember what
+# came before, nor near the end of Vorbis
+EXACT_SEEKS = frozenset("PCM_S8 PCM_U8 PCM_16 PCM_24 PCM_32 FLOAT DOUBLE ULAW ALAW".split())
+SLOPPY_SECONDS = 0.05  # lists round their times, and some encoders drop a last frame
 
-Source = str | Path
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a file, in seconds; ``duration`` None means to the end. Stretches that touch share no sample."""
+
+    start: float = 0.0
+    duration: float | None = None
+
+    def samples(self, rate: int) -> tuple[int, int | None]:
+        """The first sample and the one after the last, at ``rate`` Hz, each the nearest to its time."""
+        return round(self.start * rate), None if self.duration is None else round((self.start + self.duration) * rate)
+
+    def __str__(self) -> str:
+        return f"{self.start:.2f} .. {'end' if self.duration is None else f'{self.start + self.duration:.2f} s'}"
+
+
+WHOLE = Span()
 
 
 @dataclass(frozen=True)
@@ -81,7 +104,7 @@ def _is_loop(root: Path, name: str) -> bool:
 
 
 def probe(source: Source) -> AudioInfo:
-    """Read the header of ``source``, a path or ``-`` for standard input.
+    """Read the header of ``source``, a path, a URL or ``-`` for standard input.
 
     Raises:
         MelcodecError: no such file, not audio, or a format that needs an extra.
@@ -91,33 +114,73 @@ def probe(source: Source) -> AudioInfo:
 
 
 @contextmanager
-def open_blocks(source: Source, sample_rate: int) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
+def open_blocks(
+    source: Source, sample_rate: int, span: Span = WHOLE, member: str = ""
+) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
     """Open ``source``: its header, and a stream of mono float32 blocks (n,) in [-1, 1] at ``sample_rate`` Hz.
+
+    Args:
+        span: the stretch to read; what it holds is cut at the file's own rate, before resampling.
+        member: name of a file inside the tar archive ``source``.
 
     Memory stays bounded whatever the file's length. Reading the stream raises what ``read_blocks`` raises.
     """
-    with _open(source) as file:
-        _check_header(file.info)
-        try:
-            blocks = resample_blocks(_checked_mono(file), file.info.sample_rate, sample_rate)
-        except MelcodecError as error:
-            raise MelcodecError(f"{file.info.path}: {error.message}", error.hint) from None
-        yield file.info, (np.clip(block, -1.0, 1.0) for block in blocks)
+    with _open(source, member) as file:
+        yield file.info, _stretch(file, sample_rate, span)
 
 
-def read_blocks(source: Source, sample_rate: int) -> Iterator[np.ndarray]:
-    """Stream ``source`` as mono float32 blocks (n,) in [-1, 1] at ``sample_rate`` Hz; memory stays bounded.
+def read_blocks(source: Source, sample_rate: int, span: Span = WHOLE, member: str = "") -> Iterator[np.ndarray]:
+    """Stream ``source`` as mono float32 blocks (n,) in [-1, 1] at ``sample_rate`` Hz; see ``open_blocks``.
 
     Raises:
-        MelcodecError: unreadable or truncated file, NaN or infinity, unsupported rate or channel count.
+        MelcodecError: unreadable or truncated file, NaN or infinity, unsupported rate or channel count, a stretch that
+            ends more than 50 ms past the file or holds no sample.
     """
-    with open_blocks(source, sample_rate) as (_, blocks):
+    with open_blocks(source, sample_rate, span, member) as (_, blocks):
         yield from blocks
 
 
-def load(source: Source, sample_rate: int) -> np.ndarray:
-    """The whole of ``source`` as (S,) float32 at ``sample_rate`` Hz; see ``read_blocks``."""
-    blocks = list(read_blocks(source, sample_rate))
+class StretchReader:
+    """Reads stretch after stretch as ``read_blocks`` does, and stays in the file where it cannot seek.
+
+    Lossy formats are decoded from the beginning of the file; an hour of mp3 cut into 700 utterances, in order, is so
+    decoded once and not 350 times. Close it when done.
+    """
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._kept: tuple[tuple[Source, str], _OpenAudio] | None = None
+
+    def read_blocks(self, source: Source, sample_rate: int, span: Span = WHOLE, member: str = "") -> Iterator[np.ndarray]:
+        """See the function ``read_blocks``. Read one stream to its end before the next begins."""
+        try:
+            file = self._open(source, span, member)
+            yield from _stretch(file, sample_rate, span)
+        except BaseException:
+            self.close()
+            raise
+        if file.seek is not None:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file that is open, if one is."""
+        self._kept = None
+        self._stack.close()
+
+    def _open(self, source: Source, span: Span, member: str) -> _OpenAudio:
+        if self._kept is not None:
+            at, file = self._kept
+            if at == (source, member) and file.position <= span.samples(file.info.sample_rate)[0]:
+                return file
+        self.close()
+        file = self._stack.enter_context(_open(source, member))
+        self._kept = (source, member), file
+        return file
+
+
+def load(source: Source, sample_rate: int, span: Span = WHOLE, member: str = "") -> np.ndarray:
+    """``source``, or a stretch of it, as (S,) float32 at ``sample_rate`` Hz; see ``read_blocks``."""
+    blocks = list(read_blocks(source, sample_rate, span, member))
     return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
 
 
@@ -149,44 +212,40 @@ def save_blocks(path: Path, blocks: Iterable[np.ndarray], sample_rate: int, over
 
 @dataclass
 class _OpenAudio:
-    """An open file: its header and its blocks (n, channels) float32."""
+    """An open file: its header, and its blocks (n, channels) float32 from ``position`` on.
+
+    ``seek`` moves to a sample exactly; it is None where that is not possible, and what lies before is decoded and dropped.
+    """
 
     info: AudioInfo
     blocks: Iterator[np.ndarray]
+    seek: Callable[[int], int] | None = None
+    position: int = 0
+    most: int = READ_FRAMES  # that the next block should hold
+    rest: np.ndarray | None = None  # of a block that a stretch ended in
+
+    def read(self, stop: int | None) -> np.ndarray | None:
+        """The next block, cut at sample ``stop``; None at the end of the file."""
+        self.most = READ_FRAMES if stop is None else min(READ_FRAMES, stop - self.position)
+        block = next(self.blocks, None) if self.rest is None else self.rest
+        self.rest = None
+        if block is None:
+            return None
+        if stop is not None and len(block) > stop - self.position:
+            block, self.rest = np.split(block, [stop - self.position])
+        self.position += len(block)
+        return block
 
 
 @contextmanager
-def _open(source: Source) -> Iterator[_OpenAudio]:
-    name = str(source)
-    if name == STDIN:
-        with _spooled(sys.stdin.buffer, "standard input") as file:
-            yield file
-        return
-    path = Path(source)
-    if path.is_fifo():  # what a shell's <(command) is
-        with open(path, "rb") as pipe, _spooled(pipe, name) as file:
-            yield file
-        return
-    if not path.exists():
-        raise MelcodecError(f"{path}: no such file")
-    if path.is_dir():
-        raise MelcodecError(f"{path}: is a folder, not a file")
-    if path.stat().st_size == 0:
-        raise MelcodecError(f"{path}: the file is empty")
-    opener = _pyav if path.suffix.lower() in PYAV_SUFFIXES else _soundfile
-    with opener(path, name) as file:
-        yield file
+def _open(source: Source, member: str = "") -> Iterator[_OpenAudio]:
+    with sources.opened(source, member) as file, _decoded(file, sources.named(source, member)) as audio:
+        yield audio
 
 
-@contextmanager
-def _spooled(stream: IO[bytes], name: str) -> Iterator[_OpenAudio]:
-    with tempfile.TemporaryFile() as spool:  # on disk: soundfile must seek, and the input may be hours long
-        shutil.copyfileobj(stream, spool)
-        if spool.tell() == 0:
-            raise MelcodecError(f"{name}: is empty")
-        spool.seek(0)
-        with _soundfile(spool, name) as file:
-            yield file
+def _decoded(file: Path | IO[bytes], name: str) -> AbstractContextManager[_OpenAudio]:
+    suffix = Path(name.partition("?")[0]).suffix.lower()  # a URL may ask something
+    return (_pyav if suffix in PYAV_SUFFIXES else _soundfile)(file, name)
 
 
 @contextmanager
@@ -203,14 +262,25 @@ def _soundfile(file: Path | IO[bytes], name: str) -> Iterator[_OpenAudio]:
     with handle:
         length = None if handle.frames >= UNKNOWN_LENGTH else handle.frames
         info = AudioInfo(name, handle.samplerate, handle.channels, length, handle.format, handle.subtype)
+        audio = _OpenAudio(info, iter(()))
+        exact = length is not None and info.subtype in EXACT_SEEKS
+        if not exact:
+            # soundfile seeks to where it is after every read, which in an mp3 clicks at the next block
+            handle.seekable = lambda: False
+
+        def seek(first: int) -> int:
+            try:
+                return handle.seek(min(first, handle.frames))
+            except soundfile.LibsndfileError as error:
+                raise MelcodecError(f"{name}: damaged before {first / info.sample_rate:.2f} s ({error.error_string})") from None
 
         def blocks() -> Iterator[np.ndarray]:
-            decoded = 0
+            decoded = audio.position
             for promised, there in PROMISED_BYTES.findall(handle.extra_info):
                 if int(there) + SLOPPY_BYTES < int(promised) < STREAMED_BYTES:
                     raise MelcodecError(f"{name}: truncated: the header promises {promised} bytes of sound, {there} are there")
             try:
-                while len(block := handle.read(READ_FRAMES, dtype="float32", always_2d=True)):
+                while len(block := handle.read(audio.most, dtype="float32", always_2d=True)):
                     decoded += len(block)
                     yield block
             except soundfile.LibsndfileError as error:
@@ -218,20 +288,22 @@ def _soundfile(file: Path | IO[bytes], name: str) -> Iterator[_OpenAudio]:
             if length is not None and decoded < length and info.format == "FLAC":  # others only estimate
                 raise MelcodecError(f"{name}: truncated: the header promises {length} samples, {decoded} are there")
 
-        yield _OpenAudio(info, blocks())
+        audio.blocks, audio.seek = blocks(), seek if exact else None
+        yield audio
 
 
 @contextmanager
-def _pyav(path: Path, name: str) -> Iterator[_OpenAudio]:
+def _pyav(file: Path | IO[bytes], name: str) -> Iterator[_OpenAudio]:
     try:
         import av
     except ImportError:
         raise MelcodecError(
-            f"{name}: reading '{path.suffix}' needs an optional package", "pip install 'melcodec[av]', or convert to wav or flac"
+            f"{name}: reading '{Path(name).suffix}' needs an optional package",
+            "pip install 'melcodec[av]', or convert to wav or flac",
         ) from None
     errors: Any = av.error.FFmpegError
     try:
-        container = av.open(str(path))
+        container = av.open(str(file) if isinstance(file, Path) else file, "r")
     except errors as error:
         raise MelcodecError(f"{name}: not readable as audio ({error.strerror})", "is it really an audio file?") from None
     with container:
@@ -259,18 +331,44 @@ def _check_header(info: AudioInfo) -> None:
         raise MelcodecError(f"{info.path}: {info.channels} channels; at most {MAX_CHANNELS} are mixed down")
 
 
-def _checked_mono(file: _OpenAudio) -> Iterator[np.ndarray]:
-    """Blocks (n,) float32: the mean over channels, or MelcodecError for what must not become codes."""
+def _stretch(file: _OpenAudio, sample_rate: int, span: Span) -> Iterator[np.ndarray]:
+    """The stream of ``open_blocks``."""
+    _check_header(file.info)
+    _check_span(file.info, span)
+    try:
+        blocks = resample_blocks(_checked_mono(file, span), file.info.sample_rate, sample_rate)
+    except MelcodecError as error:
+        raise MelcodecError(f"{file.info.path}: {error.message}", error.hint) from None
+    return (np.clip(block, -1.0, 1.0) for block in blocks)
+
+
+def _check_span(info: AudioInfo, span: Span) -> None:
+    length = 1.0 if span.duration is None else span.duration
+    if not (math.isfinite(span.start) and span.start >= 0 and math.isfinite(length)):
+        raise MelcodecError(f"{info.path}: {span.start} + {span.duration} s is no stretch of a file")
+    first, stop = span.samples(info.sample_rate)
+    if stop is not None and stop <= first:
+        raise MelcodecError(f"{info.path}: the stretch {span} holds no samples")
+
+
+def _checked_mono(file: _OpenAudio, span: Span) -> Iterator[np.ndarray]:
+    """Blocks (n,) float32 of a stretch: the mean over channels, or MelcodecError for what must not become codes."""
     info = file.info
-    position = 0
-    for block in file.blocks:
+    first, stop = span.samples(info.sample_rate)
+    if first and file.seek is not None:
+        file.position = file.seek(first)
+    came = 0
+    while (stop is None or file.position < stop) and (block := file.read(stop)) is not None:
+        block = block[max(0, first - (file.position - len(block))) :]
+        if not len(block):
+            continue
         mono = block[:, 0] if info.channels == 1 else block.mean(axis=1, dtype=np.float32)
         if not np.isfinite(mono).all():
-            first = position + int(np.argmin(np.isfinite(mono)))
-            raise MelcodecError(
-                f"{info.path}: NaN or infinity at {first / info.sample_rate:.3f} s", "repair or leave out the file"
-            )
-        position += len(mono)
+            bad = first + came + int(np.argmin(np.isfinite(mono)))
+            raise MelcodecError(f"{info.path}: NaN or infinity at {bad / info.sample_rate:.3f} s", "repair or leave out the file")
+        came += len(mono)
         yield np.ascontiguousarray(mono)
-    if position == 0:
+    if file.position == 0:
         raise MelcodecError(f"{info.path}: holds no samples")
+    if came == 0 or (stop is not None and stop - file.position > SLOPPY_SECONDS * info.sample_rate):
+        raise MelcodecError(f"{info.path}: the stretch {span} lies past the end at {file.position / info.sample_rate:.2f} s")

@@ -164,7 +164,7 @@ def _open(folder: Path, n_mels: int) -> MelCache | None:
 
 
 def _open_or_build(folder: Path, jobs: Jobs, num_workers: int, progress: Progress, say: Say) -> MelCache:
-    if getattr(multiprocessing.current_process(), "_inheritin", False):
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
         # a script without a guard, imported by a process of the pool, would wait for the lock that its own parent holds
         raise RuntimeError("processes that compute mels import this script: put its work under if __name__ == '__main__':")
     n_mels = jobs.config.n_mels

@@ -510,6 +510,19 @@ def test_one_stretch_after_another(tmp_path, golden, suffix):
     reader.close()
 
 
+def test_one_member_after_another(tmp_path, golden):
+    wav = golden["1.wav"].reshape(-1).astype(np.float32)
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        archive.add(encoded(tmp_path / "a.mp3", wav, RATE), "a.mp3")
+        archive.add(encoded(tmp_path / "b.mp3", wav[::-1], RATE), "b.mp3")
+    reader = StretchReader()
+    for start, member in enumerate(["a.mp3", "b.mp3", "a.mp3"]):
+        span = Span(0.3 * start, 0.2)
+        blocks = list(reader.read_blocks(tmp_path / "shard.tar", RATE, span, member))
+        np.testing.assert_array_equal(np.concatenate(blocks), load(tmp_path / member, RATE, span))
+    reader.close()
+
+
 def test_a_long_mp3_is_decoded_once(tmp_path, monkeypatch):
     path = encoded(tmp_path / "long.mp3", np.zeros(60 * RATE, np.float32), RATE)
     read, frames = soundfile.SoundFile.read, []

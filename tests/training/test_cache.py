@@ -411,6 +411,17 @@ def test_whatever_a_crash_left_is_continued(speech, fresh_cache):
             assert contents(folder) == whole
 
 
+@pytest.mark.parametrize("left", [0, 1000, 33_000])
+def test_rows_that_a_crash_lost_are_made_again(speech, left):
+    """A disk that lies about its syncs: the index vouches for more than is there."""
+    folder = where(cache_mels(listed(speech), MelConfig(), num_workers=1))
+    whole = contents(folder)
+    (folder / DONE).unlink()
+    os.truncate(folder / MELS, left)
+    cache_mels(listed(speech), MelConfig(), num_workers=1)
+    assert contents(folder) == whole
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_progress_raises_ends_the_work_and_what_is_done_stays(speech, fresh_cache, workers):
     def stop(done, total):
@@ -564,6 +575,25 @@ def test_what_is_sound_before_a_damage_stays(speech):
     calls = []
     cache_mels(listed(speech), MelConfig(), (1.0,), 1, lambda *at: calls.append(at))
     assert calls == [(5, 6), (6, 6)]
+
+
+def test_mending_that_is_stopped_goes_on_with_the_rest_of_the_damage(speech):
+    cache = cache_mels(listed(speech), MelConfig(), num_workers=1)
+    folder = where(cache)
+    whole = contents(folder)
+    for damaged in (1, 4):
+        flip(folder / MELS, int(cache.starts[damaged]) * 160)
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache_mels(listed(speech), MelConfig(), (1.0,), 1, stop)
+    calls, said = [], []
+    cache_mels(listed(speech), MelConfig(), (1.0,), 1, lambda *at: calls.append(at), said.append)
+    assert calls == [(done, 6) for done in (3, 4, 5, 6)]
+    assert said == []  # by now it is merely unfinished
+    assert contents(folder) == whole
 
 
 def test_mending_does_not_take_the_rows_from_one_who_reads_them(speech):
