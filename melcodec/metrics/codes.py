@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+FLOOR_SLACK = 1e-4  # ln(1e-5) is stored in float32
+
 
 @dataclass(frozen=True)
 class CodeUsage:
@@ -22,6 +24,18 @@ class CodeUsage:
     total: int
 
 
+@dataclass(frozen=True)
+class CodeDurations:
+    """How long a code stays, in codes: a run is a stretch of one and the same code inside an utterance.
+
+    mean, longest: of the runs; repeated: share of codes that equal the one before them.
+    """
+
+    mean: float
+    longest: int
+    repeated: float
+
+
 def code_usage(counts: np.ndarray) -> CodeUsage:
     """counts (K,): how often each code occurs -> CodeUsage."""
     total = int(counts.sum())
@@ -33,3 +47,34 @@ def code_usage(counts: np.ndarray) -> CodeUsage:
 def bit_rate(sample_rate: int, samples_per_code: int, num_codebooks: int, codebook_size: int) -> float:
     """bit/s of codes stored at log2(K) bits each; 215 for XTTS."""
     return sample_rate / samples_per_code * num_codebooks * math.log2(codebook_size)
+
+
+def silent_codes(mel: np.ndarray, floor: float, stride: int) -> np.ndarray:
+    """Which codes stand for digital silence: natural log-mel (M, T) -> (ceil(T / stride),) bool.
+
+    Digital silence puts every band at the mel floor, and a deterministic tokenizer gives it one code: many zeros in a corpus
+    make a codebook look less used than speech uses it.
+
+    Args:
+        floor: mel power at which the front end clamps.
+        stride: frames per code.
+    """
+    quiet = np.all(mel <= math.log(floor) + FLOOR_SLACK, axis=0)
+    padded = np.pad(quiet, (0, -mel.shape[1] % stride), constant_values=True)
+    return np.all(padded.reshape(-1, stride), axis=1)
+
+
+def run_lengths(codes: np.ndarray) -> np.ndarray:
+    """Codes (N,) of one utterance -> (R,) lengths of its runs, in order; their sum is N."""
+    if not len(codes):
+        return np.empty(0, np.int64)
+    edges = np.flatnonzero(np.diff(codes)) + 1
+    return np.diff(np.concatenate([[0], edges, [len(codes)]]))
+
+
+def code_durations(runs: np.ndarray) -> CodeDurations:
+    """Run lengths (R,) of a whole set, from ``run_lengths`` -> CodeDurations."""
+    total = int(runs.sum())
+    if not total:
+        return CodeDurations(0.0, 0, 0.0)
+    return CodeDurations(total / len(runs), int(runs.max()), (total - len(runs)) / total)

@@ -1,21 +1,22 @@
-"""How a listener would judge: intelligibility (STOI) and quality (PESQ). Both need ``melcodec[eval]``.
+"""Intelligibility (STOI, ESTOI) and quality against a reference (PESQ). They need ``melcodec[eval]``.
 
-Both compare sample by sample, so the output must not be shifted against the reference.
+All compare sample by sample, so the output must not be shifted against the reference: ``metrics.waves`` aligns.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import math
 import warnings
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from melcodec.errors import MelcodecError
+from melcodec.metrics.optional import optional
+from melcodec.metrics.waves import check_pair, resample
 
-PESQ_RATE = 16_000  # Hz; the wide-band model, ITU-T P.862.2
+PESQ_RATES = {"wb": 16_000, "nb": 8_000}  # Hz; ITU-T P.862.2 and P.862
 PESQ_SECONDS = 20.0  # the ITU's code keeps 50 utterances of at least 0.2 s, 0.2 s apart, and crashes beyond them
 
 
@@ -25,14 +26,12 @@ def stoi(reference: np.ndarray, output: np.ndarray, rate: int) -> float:
     Raises:
         MelcodecError: unequal lengths, a silent reference, under about 0.4 s of speech, or pystoi is not installed.
     """
-    pystoi = _optional("pystoi")
-    _check(reference, output)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # pystoi answers 1e-5 when there is too little speech
-        try:
-            return float(pystoi.stoi(reference, output, rate))
-        except RuntimeWarning:
-            raise MelcodecError("STOI needs at least 0.4 s of speech that is not silence") from None
+    return _stoi(reference, output, rate, extended=False)
+
+
+def estoi(reference: np.ndarray, output: np.ndarray, rate: int) -> float:
+    """Extended STOI (Jensen and Taal 2016), which also hears modulated noise; as ``stoi``, and raises as it does."""
+    return _stoi(reference, output, rate, extended=True)
 
 
 def pesq_wb(reference: np.ndarray, output: np.ndarray, rate: int) -> float:
@@ -43,36 +42,37 @@ def pesq_wb(reference: np.ndarray, output: np.ndarray, rate: int) -> float:
     Raises:
         MelcodecError: unequal lengths, no speech in the reference, under 0.25 s, or pesq is not installed.
     """
-    pesq = _optional("pesq")
-    _check(reference, output)
+    return _pesq(reference, output, rate, "wb")
+
+
+def pesq_nb(reference: np.ndarray, output: np.ndarray, rate: int) -> float:
+    """PESQ (ITU-T P.862, MOS-LQO of P.862.1) in the telephone's band, at 8 kHz, 1.0 to 4.55; otherwise as ``pesq_wb``."""
+    return _pesq(reference, output, rate, "nb")
+
+
+def _stoi(reference: np.ndarray, output: np.ndarray, rate: int, extended: bool) -> float:
+    pystoi = optional("pystoi")
+    check_pair(reference, output)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # pystoi answers 1e-5 when there is too little speech
+        try:
+            return float(pystoi.stoi(reference, output, rate, extended=extended))
+        except RuntimeWarning:
+            raise MelcodecError("STOI needs at least 0.4 s of speech that is not silence") from None
+
+
+def _pesq(reference: np.ndarray, output: np.ndarray, rate: int, band: Literal["wb", "nb"]) -> float:
+    pesq = optional("pesq")
+    check_pair(reference, output)
+    if not output.any():
+        raise MelcodecError("the output is silent: there is no quality to score")
     parts = max(1, math.ceil(len(reference) / rate / PESQ_SECONDS))
-    pairs = zip(*(np.array_split(_resample(wav, rate), parts) for wav in (reference, output)), strict=True)
+    pairs = zip(*(np.array_split(resample(wav, rate, PESQ_RATES[band]), parts) for wav in (reference, output)), strict=True)
     scores = []
     for clean, degraded in pairs:
         if clean.any():
             with contextlib.suppress(pesq.NoUtterancesError, pesq.BufferTooShortError):
-                scores.append(float(pesq.pesq(PESQ_RATE, clean, degraded, "wb")))
+                scores.append(float(pesq.pesq(PESQ_RATES[band], clean, degraded, band)))
     if not scores:
         raise MelcodecError("PESQ needs at least 0.25 s with speech in it")
     return sum(scores) / len(scores)
-
-
-def _optional(package: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise MelcodecError(f"this score needs the package '{package}'", "pip install 'melcodec[eval]'") from None
-
-
-def _check(reference: np.ndarray, output: np.ndarray) -> None:
-    if reference.ndim != 1 or reference.shape != output.shape:
-        raise MelcodecError(f"cannot compare sounds of shape {reference.shape} and {output.shape}", "crop them to one length")
-    if not reference.any():
-        raise MelcodecError("the reference is silent: there is no speech to score")
-
-
-def _resample(wav: np.ndarray, rate: int) -> np.ndarray:
-    import torch
-    from torchaudio.functional import resample
-
-    return resample(torch.from_numpy(wav), rate, PESQ_RATE).numpy()

@@ -78,7 +78,8 @@ def test_what_kills_or_hangs_is_found(on_ray, corpus, tmp_path, landmine):
     shutil.copytree(corpus / "speaker 0", folder)
     os.mkfifo(folder / "hangs.wav")
     with landmine(folder / "mine.wav"):
-        ended = on_ray("local", folder, tmp_path / "codes", address="local", unit_timeout=5.0, attempts=1)
+        ended = on_ray("local", folder, tmp_path / "codes", address="local", workers=99, unit_timeout=5.0, attempts=1)
+    assert ended["said"][0].startswith("99 workers do not fit on ")
     assert ended["summary"]["failed"] == {"crash": 1, "timeout": 1}
     assert (ended["summary"]["ok"], ended["summary"]["missing"]) == (8, 0)
     assert not ended["running"]

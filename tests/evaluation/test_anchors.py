@@ -58,13 +58,13 @@ def test_what_is_there_is_planned(codec, monkeypatch):
     assert [system.bit_rate for system in systems[2:5]] == [codec.bitrate, 700, 6000]
 
 
-def test_long_equals_short_without_the_quantizer(codec, wav, tiny_checkpoint):
+def test_long_equals_short_without_the_quantizer(wav):
+    codec = Codec.from_pretrained("melcodec-base", "cpu")  # the tiny model's latents are so large that rounding shows
     mel = codec.mel(wav)
     whole = unquantized(codec, mel)
-    windows = Codec.from_pretrained(tiny_checkpoint, "cpu")
-    windows.chunk_codes = 10
     assert whole.shape[-1] == 4 * codec.num_codes(len(wav))
-    torch.testing.assert_close(unquantized(windows, mel), whole, rtol=0, atol=1e-4)
+    codec.chunk_codes = 10
+    torch.testing.assert_close(unquantized(codec, mel), whole, rtol=0, atol=1e-4)
 
 
 def test_the_bypass_leaves_out_the_codebook_alone(codec, wav):
@@ -126,9 +126,7 @@ def test_a_floor_needs_speech_that_can_be_read(codec, tmp_path):
         learn_floor(codec, find_subjects([tmp_path]), 0, lambda *_: None)
 
 
-@pytest.mark.parametrize(
-    ("system", "program"), [("codec2", "c2enc"), ("opus", "opusenc")]
-)
+@pytest.mark.parametrize(("system", "program"), [("codec2", "c2enc"), ("opus", "opusenc")])
 def test_foreign_codecs_come_back_in_step(codec, wav, system, program):
     if not shutil.which(program):
         pytest.skip(f"needs {program}")

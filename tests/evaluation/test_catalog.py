@@ -29,7 +29,9 @@ def test_of_a_group_what_is_missing_is_absent_with_its_reason(monkeypatch):
     monkeypatch.setitem(sys.modules, "pystoi", None)
     choice = choose("all")
     assert "stoi" not in choice.names
-    assert choice.absent["stoi"] == choice.absent["estoi"] == "the package 'pystoi' is not installed: pip install 'melcodec[eval]'"
+    assert (
+        choice.absent["stoi"] == choice.absent["estoi"] == "the package 'pystoi' is not installed: pip install 'melcodec[eval]'"
+    )
 
 
 def test_a_metric_that_was_named_must_be_there(monkeypatch):

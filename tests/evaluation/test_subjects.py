@@ -19,7 +19,7 @@ def test_a_manifest_above_the_data_labels_it(corpus):
     assert found["a/0"].labels == {"language": "en", "dataset": "one", "seen": "seen", "speaker": "anna"}
     assert found["a/0"].utterance.text == "yes it is"
     assert found["c/0"].labels == {"dataset": "two", "seen": "unseen", "speaker": "cleo"}
-    assert found["c/1"].labels == {}
+    assert found["c/1"].labels == {"speaker": "c"}
 
 
 def test_a_list_is_data_and_labels_at_once(corpus):
@@ -29,8 +29,9 @@ def test_a_list_is_data_and_labels_at_once(corpus):
     assert {subject.seen for subject in found} == {"seen", "unseen"}
 
 
-def test_without_a_manifest_nobody_says(speech_folder):
-    assert all(subject.labels == {} for subject in find_subjects([speech_folder]))
+def test_without_a_manifest_only_the_folders_speak(speech_folder):
+    assert by_id([speech_folder])["b/0"].labels == {"speaker": "b"}
+    assert by_id([speech_folder / "a" / "0.wav"])["0"].labels == {}
 
 
 def test_a_manifest_that_is_no_text_is_named(corpus, tmp_path):

@@ -70,7 +70,7 @@ def test_a_speaker_is_most_like_herself(wav, examples):
 def test_silence_and_clicks_have_no_speaker(wav):
     with pytest.raises(MelcodecError, match="silence has no speaker"):
         speaker_embedding(0 * wav, RATE)
-    with pytest.raises(MelcodecError, match="at least 0.4 s"):
+    with pytest.raises(MelcodecError, match="a speaker needs at least"):
         speaker_embedding(wav[:4000], RATE)
 
 

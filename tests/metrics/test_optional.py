@@ -15,7 +15,7 @@ def test_what_is_there_is_imported():
 
 def test_what_is_not_is_named_with_the_line_that_installs_it(monkeypatch):
     assert not is_installed("no_such_package")
-    with pytest.raises(MelcodecError, match="needs the package 'no_such_package'$") as caught:
+    with pytest.raises(MelcodecError, match=r"needs the package 'no_such_package'$") as caught:
         optional("no_such_package")
     assert caught.value.hint == "pip install 'melcodec[eval]'"
     monkeypatch.setitem(sys.modules, "pesq", None)

@@ -1,0 +1,103 @@
+"""``melcodec evaluate``: how good a tokenizer is."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from melcodec.cli import _options as options
+from melcodec.cli._console import progress, say
+from melcodec.formats.shipped import DEFAULT_CHECKPOINT
+
+if TYPE_CHECKING:
+    from melcodec.evaluation.report import Report
+
+Data = Annotated[
+    list[str], typer.Argument(help="Folders, files, lists or archives of speech; a manifest.csv labels it.", show_default=False)
+]
+Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.", show_default=False)]
+Metrics = Annotated[str, typer.Option(help="all, core, or names between commas.")]
+Anchors = Annotated[bool, typer.Option("--anchors/--no-anchors", help="Measure what the codes are to be compared with.")]
+Train = Annotated[
+    list[str] | None, typer.Option(help="Speech to learn the k-means anchor from; may be repeated.", show_default=False)
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; one for every core if not given.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Take that many files at random.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+AsJSON = Annotated[bool, typer.Option("--json", help="What metrics.json holds, on stdout.")]
+
+
+def evaluate(
+    data: Data,
+    output: Folder,
+    checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
+    metrics: Metrics = "all",
+    anchors: Anchors = True,
+    train: Train = None,
+    num_workers: Workers = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    as_json: AsJSON = False,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Reconstruct speech, score it, and write a report: index.html, metrics.json and files.csv.
+
+    A run that was stopped goes on where it was. A score that cannot be computed is absent, with its reason. Most metrics come
+    with the extra 'eval'; nothing needs a network.
+    """
+    from melcodec.evaluation.run import EvaluationSettings, Listener
+    from melcodec.evaluation.run import evaluate as run
+
+    settings = EvaluationSettings(
+        checkpoint, metrics, anchors, tuple(train or ()), num_workers, limit, seed, overwrite, command_line()
+    )
+    with bar("learning k-means") as learned, bar("scoring") as scored:
+        try:
+            report = run(data, output, settings, Listener(say, learned, scored))
+        except KeyboardInterrupt:
+            say("interrupted; the same command goes on from the files that are done")
+            raise typer.Exit(130) from None
+    print(json.dumps(report.to_json(), ensure_ascii=False) if as_json else in_words(report))
+    say(f"{output}: index.html, metrics.json and files.csv")
+    if report.failures:
+        say(f"{len(report.failures)} failed:")
+        for reason in report.failures.values():
+            say(f"  {reason}")
+        raise typer.Exit(1)
+
+
+@contextmanager
+def bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that comes with the first update and goes with the last: only one can be on a terminal."""
+    with ExitStack() as shown:
+        bars: list[Callable[[int, int], None]] = []
+
+        def update(done: int, total: int) -> None:
+            if not bars:
+                bars.append(shown.enter_context(progress(label)))
+            bars[0](done, total)
+            if done >= total:
+                shown.close()
+                bars.clear()
+
+        yield update
+
+
+def command_line() -> str:
+    """The command as it was typed, for whoever wants to repeat it."""
+    return shlex.join(["melcodec", *sys.argv[1:]])
+
+
+def in_words(report: Report) -> str:
+    """A table of systems, and how the codes are used."""
+    from melcodec.evaluation.words import summary, table
+
+    facts, *rest = summary(report)
+    return "\n".join([facts, "", *table(report), "", *rest[1:]])

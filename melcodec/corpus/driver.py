@@ -1,0 +1,231 @@
+"""A corpus to a store of codes, on whatever executor: nothing lost, nothing done twice, the same bytes in the end.
+
+The driver plans, gives units to workers, decides what becomes of those that die, and reconciles. It may be killed at any
+moment: what is committed stays, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from melcodec.corpus.commit import committed, sweep
+from melcodec.corpus.embedded import EmbeddedExecutor
+from melcodec.corpus.finalize import Summary, finalize
+from melcodec.corpus.plan import Segment, Unit, extend_plan
+from melcodec.corpus.progress import Meter, Snapshot
+from melcodec.corpus.quarantine import ATTEMPTS, Case
+from melcodec.corpus.reading import Rules
+from melcodec.corpus.tasks import Event, Executor, Finished, Lost, Setup, Task
+from melcodec.errors import MelcodecError
+from melcodec.formats.shipped import DEFAULT_CHECKPOINT
+from melcodec.formats.store import part_name
+from melcodec.manifests.base import Utterance
+
+LOCK = ".lock"
+POLL_SECONDS = 0.25  # also how long a Ctrl-C may go unheard
+UNIT_TIMEOUT = 3600.0
+Todo = list[tuple[Segment, int]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a corpus is encoded. Only ``checkpoint`` and ``rules`` change what comes out.
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps.
+        workers: processes; 0: one per core, or per GPU.
+        engine: ``embedded`` or ``ray``; ``address`` is that of the Ray cluster.
+        unit_size: utterances per unit; 0: as fits the corpus.
+        unit_timeout: seconds that a unit may take; one of more than four hours of sound may take more.
+        attempts: how often a unit may kill its worker before it is halved.
+    """
+
+    checkpoint: str = DEFAULT_CHECKPOINT
+    rules: Rules = field(default_factory=Rules)
+    device: str = "auto"
+    workers: int = 0
+    engine: str = "embedded"
+    address: str = "auto"
+    unit_size: int = 0
+    unit_timeout: float = UNIT_TIMEOUT
+    attempts: int = ATTEMPTS
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who wants to know. ``stopped`` is asked several times a second."""
+
+    say: Callable[[str], None] = print
+    progress: Callable[[Snapshot], None] = lambda snapshot: None
+    stopped: Callable[[], bool] = lambda: False
+
+
+def preprocess(utterances: Sequence[Utterance], folder: Path, job: Job, listener: Listener | None = None) -> Summary | None:
+    """Encode ``utterances`` into the store ``folder``, or go on with it.
+
+    Returns:
+        What the store holds; None when ``listener.stopped`` said so before the end.
+
+    Raises:
+        MelcodecError: the store belongs to another run, is in use, or cannot be written; no worker can start.
+    """
+    listener = listener or Listener()
+    with _locked(folder):
+        spec = _begin(folder, job)
+        segments = extend_plan(folder, utterances, job.unit_size, listener.say)
+        sweep(folder)
+        meter, todo = _survey(folder, segments, listener.say)
+        stuck: dict[str, str] = {}
+        if todo:
+            executor = _executor(job, folder, spec, len(todo), listener.say)
+            try:
+                stopped = not _Run(executor, job, listener, meter).run(todo, stuck)
+            finally:
+                executor.close()
+                sweep(folder)
+            if stopped:
+                now = meter.snapshot()
+                listener.say(f"stopped: {now.units} of {now.planned_units} units are done; the same command goes on from here")
+                return None
+        return finalize(folder, segments, stuck)
+
+
+class _Run:
+    """Tasks out, events in."""
+
+    def __init__(self, executor: Executor, job: Job, listener: Listener, meter: Meter) -> None:
+        self.executor, self.job, self.listener, self.meter = executor, job, listener, meter
+        self.cases: dict[str, Case] = {}  # of units that are out
+        self.again: deque[Task] = deque()
+
+    def run(self, todo: Todo, stuck: dict[str, str]) -> bool:
+        """Do all of ``todo``, or note in ``stuck`` why not; False when it was stopped before the end."""
+        fresh = deque(todo)
+        while fresh or self.cases:
+            if self.listener.stopped():
+                return False
+            for _ in range(self.executor.idle()):
+                if not self.again and fresh:
+                    self.again.append(self._open(*fresh.popleft()))
+                if self.again:
+                    self.meter.start()
+                    self.executor.submit(self.again.popleft())
+            for event in self.executor.poll(POLL_SECONDS):
+                self.meter.note(event)
+                self._note(event, stuck)
+            self.listener.progress(self.meter.snapshot())
+        return True
+
+    def _open(self, segment: Segment, number: int) -> Task:
+        case = Case(segment.unit(number), self.job.unit_timeout, self.job.attempts)
+        self.cases[_name(case.unit)] = case
+        return case.first()
+
+    def _note(self, event: Event, stuck: dict[str, str]) -> None:
+        name = _name(event.task.unit)
+        case = self.cases[name]
+        if isinstance(event, Finished):
+            self.again.extend(case.finished(event.task))
+            if event.receipt is not None:
+                del self.cases[name]
+        elif isinstance(event, Lost):
+            what = f"{len(event.task.unit.utterances)} utterances of unit {name}"
+            self.listener.say(f"worker {event.worker} is replaced: {what}: {event.error}")
+            self.again.extend(case.lost(event.task, event.status, event.error))
+            if case.stuck:
+                stuck[name] = case.stuck
+                self.meter.give_up(case.unit)
+                del self.cases[name]
+
+
+def _begin(folder: Path, job: Job) -> dict[str, Any]:
+    """The run's specification: a new one, or the old one when it fits."""
+    from melcodec.codec import Codec
+    from melcodec.corpus.spec import begin_or_resume, run_spec
+    from melcodec.formats.checkpoint import load_checkpoint
+    from melcodec.formats.shipped import find_checkpoint
+
+    checkpoint = load_checkpoint(find_checkpoint(job.checkpoint))
+    codec = Codec.from_checkpoint(checkpoint, "cpu")
+    return begin_or_resume(folder, run_spec(codec, checkpoint.config.mel, job.checkpoint, job.rules))
+
+
+def _survey(folder: Path, segments: Sequence[Segment], say: Callable[[str], None]) -> tuple[Meter, Todo]:
+    """What is done, and what is to do: units without a marker, and those whose part is not what it says."""
+    todo: Todo = []
+    receipts = []
+    for segment in segments:
+        for number in range(len(segment.units)):
+            try:
+                receipt = committed(folder, segment, number)
+            except MelcodecError as error:
+                say(f"{error.message}; the unit is done again")
+                receipt = None
+            if receipt is None:
+                todo.append((segment, number))
+            else:
+                receipts.append(receipt)
+    expected = sum(segment.units[number].seconds for segment, number in todo)
+    meter = Meter(sum(segment.utterances for segment in segments), len(todo) + len(receipts), expected)
+    for receipt in receipts:
+        meter.before(receipt.rows, receipt.errors)
+    return meter, todo
+
+
+def _executor(job: Job, folder: Path, spec: dict[str, Any], units: int, say: Callable[[str], None]) -> Executor:
+    """The workers that ``job`` asks for, no more than there are units."""
+    path = Path(job.checkpoint)
+    checkpoint = str(path.absolute()) if path.is_file() else job.checkpoint
+    setup = Setup(checkpoint, job.device, 1, str(folder.absolute()), spec)
+    if job.engine == "ray":
+        from melcodec.corpus.ray_executor import RayExecutor
+
+        return RayExecutor(setup, job.address, job.workers, units, say)
+    if job.engine != "embedded":
+        raise MelcodecError(f"--engine {job.engine}: no such engine", "embedded or ray")
+    return EmbeddedExecutor(list(_setups(setup, job.workers, units)))
+
+
+def _setups(setup: Setup, workers: int, units: int) -> Iterable[Setup]:
+    """One for each process of this machine: its device, and its share of the cores."""
+    import torch
+
+    from melcodec.devices import find_device
+
+    device = find_device(setup.device)
+    devices = [str(device)]
+    if device.type == "cuda" and device.index is None:
+        devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = min(workers or (cores if device.type == "cpu" else len(devices)), units)
+    for number in range(count):
+        yield replace(setup, device=devices[number % len(devices)], threads=max(1, cores // count))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Alone in ``folder``: two drivers would do everything twice. The system frees the lock of one that dies."""
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise MelcodecError(f"{folder}: another melcodec preprocess is at work there", "wait for it, or stop it") from None
+    except OSError as error:
+        raise MelcodecError(f"{folder}: cannot be written: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _name(unit: Unit) -> str:
+    return part_name(unit.segment, unit.number)

@@ -1,0 +1,243 @@
+"""The plan: which utterance is in which unit, sorted, hashed and written before work starts, and never changed again.
+
+    OUT/segments/0000/plan.jsonl   a line per utterance: its fields and its unit
+    OUT/segments/0000/plan.json    the SHA-256 of those bytes, and how much every unit holds; written last
+
+What later runs find in addition becomes segment 0001; what is planned stays as it is. A unit is a stretch of lines, so
+a run holds as many utterances in memory as its workers are busy with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from melcodec.errors import MelcodecError
+from melcodec.files import written_aside
+from melcodec.formats.store import SEGMENTS, read_json
+from melcodec.manifests.base import Utterance
+
+LINES, FACTS = "plan.jsonl", "plan.json"
+UNIT_SIZE = 1000  # utterances
+FEWER_UNITS, LEAST_UNIT = 64, 50  # a small corpus is cut finer, so that every core has something: by its size alone
+UNIT_SECONDS = 4 * 3600.0  # of sound that a unit holds at most, unless a single utterance is longer
+LOSSLESS = frozenset(".wav .flac .aif .aiff .aifc .au .caf .w64 .rf64 .snd".split())
+LOSSLESS_BYTES, LOSSY_BYTES = 32_000, 6_000  # per second: 16 kHz in 16 bits; 48 kbit/s. Where no list gives the duration
+ASSUMED_SECONDS = 10.0  # of what cannot be looked at: members of archives, URLs
+MAX_NAMED = 3  # conflicts that a message names
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is encoded at once and becomes one part.
+
+    Args:
+        segment, number: its place in the plan, and the part's name.
+        plan_hash: of the segment's plan.
+        seconds: of sound, about.
+    """
+
+    segment: int
+    number: int
+    plan_hash: str
+    seconds: float
+    utterances: tuple[Utterance, ...]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Where a unit's lines stand: ``size`` bytes from ``offset`` on, ``count`` lines, about ``seconds`` of sound."""
+
+    offset: int
+    size: int
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A frozen part of the plan."""
+
+    folder: Path
+    number: int
+    hash: str
+    units: tuple[Stretch, ...]
+
+    @property
+    def utterances(self) -> int:
+        """How many are planned."""
+        return sum(unit.count for unit in self.units)
+
+    def unit(self, number: int) -> Unit:
+        """Read unit ``number``."""
+        place = self.units[number]
+        with (self.folder / LINES).open("rb") as file:
+            file.seek(place.offset)
+            lines = file.read(place.size).splitlines()
+        return Unit(self.number, number, self.hash, place.seconds, tuple(_utterance(json.loads(line)) for line in lines))
+
+
+def read_plan(folder: Path) -> list[Segment]:
+    """The segments of the store ``folder``, checked against their hashes.
+
+    Raises:
+        MelcodecError: a plan is damaged.
+    """
+    facts = sorted((folder / SEGMENTS).glob(f"[0-9]*/{FACTS}"))  # a plan without its facts was not finished
+    return [_read_segment(path.parent, number) for number, path in enumerate(facts)]
+
+
+def extend_plan(folder: Path, utterances: Iterable[Utterance], unit_size: int = 0, say: Say = print) -> list[Segment]:
+    """The plan of ``folder``, with what of ``utterances`` is not in it yet as a new segment.
+
+    Args:
+        unit_size: utterances per unit of a new segment, at most; 0: about a thousand, fewer in a small corpus.
+        say: told what does not stop the work: planned utterances whose words have changed.
+
+    Raises:
+        MelcodecError: an id twice, or one that was planned for other sound.
+    """
+    segments = read_plan(folder)
+    new = _by_id(utterances)
+    _take_planned(segments, new, say)
+    if not new and not segments:
+        raise MelcodecError("there is nothing to encode", "give folders, files or lists that hold audio")
+    if new:
+        number = len(segments)
+        write_segment(folder / SEGMENTS / f"{number:04d}", [new[key] for key in sorted(new)], unit_size)
+        segments.append(_read_segment(folder / SEGMENTS / f"{number:04d}", number))
+    return segments
+
+
+def write_segment(folder: Path, utterances: Sequence[Utterance], unit_size: int = 0) -> None:
+    """Freeze ``utterances``, already sorted, as the segment ``folder``."""
+    unit_size = unit_size or usual_size(len(utterances))
+    digest, seconds = hashlib.sha256(), []
+    with written_aside(folder / LINES) as aside, aside.open("wb") as file:
+        for number, (unit, length) in enumerate(cut(utterances, unit_size)):
+            seconds.append(round(length, 3))
+            for utterance in unit:
+                line = json.dumps({**asdict(utterance), "unit": number}).encode() + b"\n"
+                digest.update(line)
+                file.write(line)
+    facts = {"hash": digest.hexdigest(), "utterances": len(utterances), "units": len(seconds), "seconds": seconds}
+    with written_aside(folder / FACTS) as aside:
+        aside.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+
+
+def usual_size(count: int) -> int:
+    """Utterances per unit for a corpus of ``count``."""
+    return min(UNIT_SIZE, max(LEAST_UNIT, -(-count // FEWER_UNITS)))
+
+
+def cut(
+    utterances: Sequence[Utterance], unit_size: int = UNIT_SIZE, unit_seconds: float = UNIT_SECONDS
+) -> Iterator[tuple[list[Utterance], float]]:
+    """Units of at most ``unit_size`` utterances and ``unit_seconds`` of sound, but at least one; and their seconds."""
+    unit: list[Utterance] = []
+    total = 0.0
+    for utterance in utterances:
+        seconds = estimated_seconds(utterance)
+        if unit and (len(unit) == unit_size or total + seconds > unit_seconds):
+            yield unit, total
+            unit, total = [], 0.0
+        unit.append(utterance)
+        total += seconds
+    if unit:
+        yield unit, total
+
+
+def estimated_seconds(utterance: Utterance) -> float:
+    """The duration that the list gives, or a guess from the file's size that is rather too long."""
+    if utterance.duration is not None:
+        return utterance.duration
+    if utterance.member or "://" in utterance.path:
+        return ASSUMED_SECONDS
+    path = Path(utterance.path)
+    try:
+        size = path.stat().st_size
+    except OSError:  # it becomes an error row
+        return 0.0
+    return max(0.0, size / (LOSSLESS_BYTES if path.suffix.lower() in LOSSLESS else LOSSY_BYTES) - utterance.start)
+
+
+def _by_id(utterances: Iterable[Utterance]) -> dict[str, Utterance]:
+    """``utterances`` by id, with paths that hold wherever a worker runs."""
+    found: dict[str, Utterance] = {}
+    for utterance in utterances:
+        path = utterance.path if "://" in utterance.path else str(Path(utterance.path).absolute())
+        if utterance.id in found:
+            raise MelcodecError(f"'{utterance.id}' is the id of two utterances: {found[utterance.id].path} and {path}")
+        found[utterance.id] = replace(utterance, path=path)
+    return found
+
+
+def _take_planned(segments: Sequence[Segment], new: dict[str, Utterance], say: Say) -> None:
+    """Remove from ``new`` what is planned; refuse when it was planned for other sound."""
+    moved, reworded = [], []
+    for planned in (utterance for segment in segments for utterance in _lines(segment.folder / LINES)):
+        found = new.pop(planned.id, None)
+        if found is None or found == planned:
+            continue
+        if _sound(found) != _sound(planned):
+            moved.append(f"'{found.id}' was {_where(planned)} and is now {_where(found)}")
+        else:
+            reworded.append(found.id)
+    if moved:
+        more = f"; and {len(moved) - MAX_NAMED} more" if len(moved) > MAX_NAMED else ""
+        raise MelcodecError(
+            f"planned ids now mean other sound: {'; '.join(moved[:MAX_NAMED])}{more}",
+            "give the sources as before, their common parent folder, or another output folder",
+        )
+    if reworded:
+        say(f"{len(reworded)} utterances have another text, speaker, language or split than when planned; the plan's stay")
+
+
+def _sound(utterance: Utterance) -> tuple[str, str, float, float | None]:
+    return utterance.path, utterance.member, utterance.start, utterance.duration
+
+
+def _where(utterance: Utterance) -> str:
+    member = f"#{utterance.member}" if utterance.member else ""
+    whole = utterance.start == 0.0 and utterance.duration is None
+    return f"{utterance.path}{member}" + ("" if whole else f" ({utterance.duration} s from {utterance.start} s)")
+
+
+def _read_segment(folder: Path, number: int) -> Segment:
+    facts = read_json(folder / FACTS)
+    digest, offset = hashlib.sha256(), 0
+    places: list[tuple[int, int, int]] = []  # offset, size, count
+    try:
+        with (folder / LINES).open("rb") as file:
+            for line in file:
+                digest.update(line)
+                unit = json.loads(line)["unit"]
+                if unit == len(places):
+                    places.append((offset, 0, 0))
+                first, size, count = places[unit]
+                places[unit] = first, size + len(line), count + 1
+                offset += len(line)
+    except OSError as error:
+        raise MelcodecError(f"{folder / LINES}: {error.strerror or error}") from None
+    except (ValueError, KeyError, IndexError, TypeError):
+        places.clear()
+    if not places or digest.hexdigest() != facts.get("hash") or len(places) != len(facts.get("seconds", ())):
+        raise MelcodecError(f"{folder / LINES}: the plan was changed or damaged", "what was done belongs to the plan as it was")
+    units = tuple(Stretch(*place, seconds=seconds) for place, seconds in zip(places, facts["seconds"], strict=True))
+    return Segment(folder, number, facts["hash"], units)
+
+
+def _lines(path: Path) -> Iterator[Utterance]:
+    with path.open("rb") as file:
+        for line in file:
+            yield _utterance(json.loads(line))
+
+
+def _utterance(fields: dict[str, Any]) -> Utterance:
+    fields.pop("unit")
+    return Utterance(**fields)

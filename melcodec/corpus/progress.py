@@ -1,0 +1,113 @@
+"""How far a run is and how fast: from what the workers say to numbers that people read."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from melcodec.corpus.plan import Unit
+from melcodec.corpus.tasks import Advanced, Event, Finished
+
+
+@dataclass(frozen=True)
+class Busy:
+    """What a worker is at: so many of a unit's utterances."""
+
+    unit: str
+    utterances: int
+    planned: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run at a moment.
+
+    Args:
+        utterances, units, failures: done, in this run and before.
+        planned, planned_units: in all.
+        seconds: of sound encoded in this run.
+        elapsed: seconds since its first task.
+        left: seconds that it will still take; None before anything is known.
+        workers: what each of them does.
+    """
+
+    utterances: int
+    planned: int
+    units: int
+    planned_units: int
+    failures: int
+    seconds: float
+    elapsed: float
+    left: float | None
+    workers: dict[int, Busy]
+
+    @property
+    def hours_per_minute(self) -> float:
+        """Hours of sound encoded in a minute."""
+        return self.seconds / 60 / self.elapsed if self.elapsed else 0.0
+
+
+class Meter:
+    """Sums up what workers say.
+
+    Args:
+        planned, planned_units: utterances and units in all.
+        expected: seconds of sound that the plan expects in what is still to do.
+    """
+
+    def __init__(self, planned: int, planned_units: int, expected: float) -> None:
+        self.planned, self.planned_units, self.expected = planned, planned_units, expected
+        self.utterances = self.units = self.failures = 0
+        self.seconds = self.settled = 0.0  # encoded; of what was expected, done
+        self.started: float | None = None
+        self.working: dict[int, Advanced] = {}
+
+    def before(self, utterances: int, failures: int) -> None:
+        """Count a unit that an earlier run committed."""
+        self.utterances += utterances
+        self.failures += failures
+        self.units += 1
+
+    def start(self) -> None:
+        """The first task is given out: from here time counts, after processes have started."""
+        if self.started is None:
+            self.started = time.monotonic()
+
+    def note(self, event: Event) -> None:
+        """Take in what happened."""
+        if isinstance(event, Advanced):
+            self.working[event.worker] = event
+            return
+        self.working.pop(event.worker, None)
+        if isinstance(event, Finished) and event.receipt is not None:
+            self.utterances += event.receipt.rows
+            self.failures += event.receipt.errors
+            self.seconds += event.receipt.seconds
+            self.settled += event.task.unit.seconds
+            self.units += 1
+
+    def give_up(self, unit: Unit) -> None:
+        """A unit that will not be done in this run."""
+        self.settled += unit.seconds
+
+    def snapshot(self) -> Snapshot:
+        """How far it is now, what the workers are at included."""
+        real = [word for word in self.working.values() if not word.task.probe]
+        settled = self.settled + sum(w.task.unit.seconds * w.utterances / len(w.task.unit.utterances) for w in real)
+        elapsed = time.monotonic() - self.started if self.started is not None else 0.0
+        return Snapshot(
+            self.utterances + sum(word.utterances for word in real),
+            self.planned,
+            self.units,
+            self.planned_units,
+            self.failures + sum(word.failures for word in real),
+            self.seconds + sum(word.seconds for word in real),
+            elapsed,
+            elapsed * max(0.0, self.expected - settled) / settled if settled else None,
+            {number: _busy(word) for number, word in sorted(self.working.items())},
+        )
+
+
+def _busy(word: Advanced) -> Busy:
+    unit = word.task.unit
+    return Busy(f"{unit.segment:04d}-{unit.number:05d}", word.utterances, len(unit.utterances))

@@ -1,0 +1,83 @@
+"""What happens to a unit that kills its worker: it is tried again, then halved until the bad utterance is alone.
+
+A unit is tried ``attempts`` times. Then its halves are probed, and the halves of those that die, until an utterance
+that dies alone ``attempts`` times is condemned: it becomes an error row, and the unit is done without it. A unit in
+which nothing dies alone is too much at once, and is done one utterance at a time. Only one that dies even so is stuck.
+Nothing but the whole unit is ever written, so its part does not show the way that led to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from melcodec.corpus.plan import UNIT_SECONDS, Unit, estimated_seconds
+from melcodec.corpus.tasks import Task
+
+ATTEMPTS = 4
+LEAST_SECONDS = 30.0  # that a probe may take, where a unit may take so long
+
+
+class Case:
+    """One unit on its way to a committed part. ``stuck`` says why it will not get there.
+
+    Args:
+        timeout: seconds that a unit of ``UNIT_SECONDS`` of sound may take; a longer one may take more.
+        attempts: how often it may die before something else is tried.
+    """
+
+    def __init__(self, unit: Unit, timeout: float, attempts: int = ATTEMPTS) -> None:
+        self.unit, self.attempts = unit, attempts
+        self.timeout = timeout * max(1.0, unit.seconds / UNIT_SECONDS)
+        self.bad: dict[str, tuple[str, str]] = {}
+        self.stuck = ""
+        self.probes = 0  # under way
+        self.lost_whole = 0
+
+    def first(self) -> Task:
+        """The whole unit."""
+        return self._whole()
+
+    def finished(self, task: Task) -> list[Task]:
+        """What to do after ``task`` ended well; nothing after the whole unit."""
+        return self._probed() if task.probe else []
+
+    def lost(self, task: Task, status: str, error: str) -> list[Task]:
+        """What to do after ``task`` took its worker with it; nothing when the unit is stuck."""
+        if task.probe:
+            return self._lost_probe(task, status, error)
+        self.lost_whole += 1
+        if self.lost_whole == self.attempts:
+            return self._halves(self.unit)
+        if self.lost_whole < 3 * self.attempts:
+            return [self._whole()]
+        self.stuck = error
+        return []
+
+    def _whole(self) -> Task:
+        gentle = self.lost_whole >= 2 * self.attempts or (self.lost_whole >= self.attempts and not self.bad)
+        return Task(self.unit, self.timeout, gentle=gentle, bad=dict(self.bad), tries=self.lost_whole)
+
+    def _lost_probe(self, task: Task, status: str, error: str) -> list[Task]:
+        if len(task.unit.utterances) > 1:
+            self.probes -= 1
+            return self._halves(task.unit)
+        if task.tries + 1 < self.attempts:
+            return [replace(task, tries=task.tries + 1)]
+        (utterance,) = task.unit.utterances
+        self.bad[utterance.id] = status, f"{utterance.path}: {error}"
+        return self._probed()
+
+    def _probed(self) -> list[Task]:
+        self.probes -= 1
+        return [] if self.probes else [self._whole()]
+
+    def _halves(self, unit: Unit) -> list[Task]:
+        middle = (len(unit.utterances) + 1) // 2
+        halves = [half for half in (unit.utterances[:middle], unit.utterances[middle:]) if half]
+        self.probes += len(halves)
+        return [self._probe(replace(unit, utterances=half)) for half in halves]
+
+    def _probe(self, piece: Unit) -> Task:
+        seconds = sum(estimated_seconds(utterance) for utterance in piece.utterances)
+        share = max(len(piece.utterances) / len(self.unit.utterances), seconds / max(self.unit.seconds, seconds, 1.0))
+        return Task(piece, max(self.timeout * share, min(self.timeout, LEAST_SECONDS)), probe=True)

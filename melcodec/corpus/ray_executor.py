@@ -1,0 +1,198 @@
+"""Workers as actors of a Ray cluster. Ray places them and tells when one is gone; attempts are the driver's alone.
+
+The store, the sound and the checkpoint must have the same paths on every node, as on a shared file system, and melcodec
+must be installed there. When the driver dies, Ray ends its actors.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+from melcodec.corpus.tasks import Advanced, Event, Finished, Lost, Setup, Task, Worker
+from melcodec.errors import MelcodecError, from_os
+
+STARTS = 3  # deaths before the first task that are not chance
+PATIENCE = 60.0  # seconds without any worker before the user hears of it
+GPU_CORES = 8  # at most, that decode for one GPU
+
+
+class RayExecutor:
+    """Actors that run the unit function.
+
+    Args:
+        setup: of every worker; its device and threads are found here.
+        address: ``auto``, ``local`` or that of a cluster.
+        workers: at most; 0: as many as the cluster has cores, less one, or GPUs.
+        units: there is no use for more workers.
+    """
+
+    def __init__(self, setup: Setup, address: str, workers: int, units: int, say: Callable[[str], None] = print) -> None:
+        self.ray = _ray()
+        self.ours = not self.ray.is_initialized()
+        if self.ours:
+            self._connect(address)
+        have = self.ray.cluster_resources()
+        cores, gpus = int(have.get("CPU", 1)), int(have.get("GPU", 0))
+        on_gpu = setup.device.startswith("cuda") or (setup.device == "auto" and gpus > 0)
+        if on_gpu and not gpus:
+            self.close()
+            raise MelcodecError(f"--device {setup.device}: the cluster has no GPU", "use --device cpu")
+        most = gpus if on_gpu else max(1, cores - 1)  # Ray's own work needs a place, or everything waits for everything
+        if workers > most:
+            say(f"{workers} workers do not fit on {cores} cores and {gpus} GPUs; {most} are used")
+        threads = max(1, min(GPU_CORES, (cores - 1) // gpus)) if on_gpu else 1
+        setup = replace(setup, device="cuda" if on_gpu else "cpu", threads=threads)
+        options = {"num_cpus": threads, "num_gpus": int(on_gpu), "max_restarts": 0, "max_task_retries": 0}
+        actor = self.ray.remote(**options)(_Actor)
+        self.begun: list[Advanced] = []
+        self.say, self.waiting_since = say, time.monotonic()
+        self.hands = [_Hand(number, self.ray, actor, setup) for number in range(min(workers or most, most, units))]
+
+    def idle(self) -> int:
+        """How many workers wait for a task."""
+        return sum(hand.ready and hand.task is None for hand in self.hands)
+
+    def submit(self, task: Task) -> None:
+        """Give ``task`` to one of them."""
+        hand = next(hand for hand in self.hands if hand.ready and hand.task is None)
+        hand.give(task)
+        self.begun.append(Advanced(hand.number, task, 0, 0.0, 0))  # all that is told before the end: calls cost time
+
+    def poll(self, timeout: float) -> list[Event]:
+        """What happened; see ``tasks.Executor``."""
+        waiting = {hand.answer: hand for hand in self.hands if hand.answer is not None}
+        if not waiting:
+            time.sleep(timeout)
+            return []
+        self.ray.wait(list(waiting), num_returns=1, timeout=timeout)
+        answered, _ = self.ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
+        events: list[Event] = [*self.begun]
+        self.begun.clear()
+        events += [event for answer in answered for event in waiting[answer].answered()]
+        events += [event for hand in self.hands for event in hand.overdue()]
+        self._complain()
+        return events
+
+    def close(self) -> None:
+        """Kill all workers, and leave the cluster."""
+        for hand in getattr(self, "hands", ()):
+            hand.end()
+        if self.ours:
+            self.ray.shutdown()
+
+    def _connect(self, address: str) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as later Rays will do; silences a warning
+        try:
+            self.ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            raise MelcodecError(
+                f"--address {address}: no Ray cluster is there ({str(error).partition(chr(10))[0]})",
+                "start one with ray start --head, or use --address local",
+            ) from None
+
+    def _complain(self) -> None:
+        if any(hand.ready for hand in self.hands):
+            self.waiting_since = time.monotonic()
+        elif time.monotonic() - self.waiting_since > PATIENCE:
+            self.say("no worker has started yet: has the cluster free cores, or GPUs?")
+            self.waiting_since = time.monotonic()
+
+
+class _Hand:
+    """A worker as the driver sees it."""
+
+    handle: Any
+    answer: Any
+    task: Task | None
+    deadline: float
+    ready: bool
+
+    def __init__(self, number: int, ray: Any, actor: Any, setup: Setup) -> None:
+        self.number, self.ray, self.actor, self.setup = number, ray, actor, setup
+        self.failed_starts = 0
+        self._start()
+
+    def give(self, task: Task) -> None:
+        self.task, self.deadline = task, time.monotonic() + task.timeout
+        self.answer = self.handle.run.remote(task)
+
+    def answered(self) -> Iterator[Event]:
+        try:
+            word, *values = self.ray.get(self.answer)
+        except self.ray.exceptions.RayError:
+            yield from self._replace("crash", "killed its worker (its process or its node died)")
+            return
+        self.answer = None
+        if word == "refused":
+            raise MelcodecError(*values)
+        if word == "failed":
+            yield from self._replace("crash", f"its worker failed: {values[0]}")
+        elif word == "ready":
+            self.ready, self.failed_starts = True, 0
+        elif self.task is not None:
+            task, self.task = self.task, None
+            yield Finished(self.number, task, *values)
+
+    def overdue(self) -> Iterator[Event]:
+        if self.task is not None and time.monotonic() > self.deadline:
+            yield from self._replace("timeout", f"took longer than {self.task.timeout:g} s")
+
+    def end(self) -> None:
+        self.ray.kill(self.handle, no_restart=True)
+
+    def _replace(self, status: str, error: str) -> Iterator[Event]:
+        self.end()
+        if not self.ready:
+            self.failed_starts += 1
+        if self.failed_starts == STARTS:
+            raise MelcodecError(f"workers die while they start: {error}", "is melcodec installed on every node?")
+        lost = [Lost(self.number, self.task, status, error)] if self.task else []
+        self._start()
+        yield from lost
+
+    def _start(self) -> None:
+        self.task, self.ready, self.deadline = None, False, 0.0
+        self.handle = self.actor.remote(self.setup)
+        self.answer = self.handle.start.remote()  # where no place is free, the answer comes when there is one
+
+
+class _Actor:
+    """A worker's life; what goes wrong is said in words, because only those survive the way."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+
+    def start(self) -> tuple[Any, ...]:
+        return _in_words(self._load)
+
+    def run(self, task: Task) -> tuple[Any, ...]:
+        return _in_words(lambda: ("finished", self.worker.run(task)))
+
+    def _load(self) -> tuple[Any, ...]:
+        self.worker = Worker(self.setup)
+        return ("ready",)
+
+
+def _in_words(work: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+    try:
+        return work()
+    except MelcodecError as error:
+        return "refused", error.message, error.hint
+    except OSError as error:
+        described = from_os(error)
+        return "refused", described.message, described.hint
+    except Exception as error:
+        return "failed", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def _ray() -> Any:
+    try:
+        return import_module("ray")
+    except ImportError:
+        raise MelcodecError("--engine ray needs an optional package", "pip install 'melcodec[ray]'") from None

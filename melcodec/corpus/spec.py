@@ -1,0 +1,104 @@
+"""The run specification: all that decides which codes come out. A run goes on only under the one it began with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from melcodec import __version__
+from melcodec.codec import Codec
+from melcodec.config import MelConfig
+from melcodec.corpus.reading import Rules
+from melcodec.errors import MelcodecError
+from melcodec.files import written_aside
+from melcodec.formats.store import FORMAT, MAX_CODE, RUN, VERSION, read_spec
+
+MISSING = "nothing"
+
+
+def decoder_versions() -> dict[str, str | None]:
+    """What decodes sound here; another decoder may give other samples."""
+    import soundfile
+
+    try:
+        av = version("av")
+    except PackageNotFoundError:
+        av = None
+    return {"soundfile": soundfile.__version__, "libsndfile": soundfile.__libsndfile_version__, "av": av}
+
+
+def run_spec(codec: Codec, mel: MelConfig, checkpoint: str, rules: Rules) -> dict[str, Any]:
+    """The specification of a run, JSON values.
+
+    Raises:
+        MelcodecError: codes of this checkpoint do not fit the store.
+    """
+    if codec.codebook_size > MAX_CODE + 1:
+        raise MelcodecError(f"{checkpoint}: {codec.codebook_size} codes; a store holds codes up to {MAX_CODE}")
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "melcodec": __version__,
+        "checkpoint": checkpoint,
+        "fingerprint": codec.fingerprint,
+        "mel": mel.model_dump(mode="json"),
+        "codebook_size": codec.codebook_size,
+        "num_codebooks": codec.num_codebooks,
+        "samples_per_code": codec.samples_per_code,
+        "sample_rate": codec.sample_rate,
+        "settings": asdict(rules),
+        "decoder": decoder_versions(),
+    }
+
+
+def begin_or_resume(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
+    """Write ``spec`` as the run's in a new folder; in an old one, the specification that stands there.
+
+    Raises:
+        MelcodecError: the old one differs; every difference is named.
+    """
+    path = folder / RUN
+    if not path.exists():
+        with written_aside(path) as aside:
+            aside.write_text(json.dumps(spec, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        return spec
+    before = read_spec(folder)
+    if found := list(differences(before, spec)):
+        raise MelcodecError(
+            f"{folder}: was begun under another specification: {'; '.join(found)}",
+            "give what it was begun with, or another output folder",
+        )
+    return before
+
+
+def check_worker(codec: Codec, spec: dict[str, Any]) -> None:
+    """Raise MelcodecError unless this process has the checkpoint, the melcodec and the decoders of ``spec``."""
+    here = {"melcodec": __version__, "fingerprint": codec.fingerprint, "decoder": decoder_versions()}
+    if found := list(differences({key: spec[key] for key in here}, here)):
+        raise MelcodecError(f"a worker differs from the run: {'; '.join(found)}", "install the same on every machine")
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """``settings.min_seconds was 0.0 and is 0.5``, one for every difference that can change results."""
+    old, new = dict(_flat(before)), dict(_flat(now))
+    if old.get("fingerprint") == new.get("fingerprint"):  # a checkpoint may move, and its decoder may be trained further
+        new["checkpoint"] = old.get("checkpoint")
+    for key in {**old, **new}:
+        if old.get(key) != new.get(key):
+            yield f"{key} was {_shown(old.get(key))} and is {_shown(new.get(key))}"
+
+
+def _flat(group: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in group.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _shown(value: Any) -> str:
+    return MISSING if value is None else str(value)

@@ -1,0 +1,142 @@
+"""What the driver and its workers say to each other, on whatever executor. No torch here: processes start sooner."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from melcodec.corpus.plan import Unit
+
+if TYPE_CHECKING:
+    from melcodec.corpus.commit import Receipt
+    from melcodec.corpus.unit import Report
+
+MAX_READERS = 16  # threads that decode for one worker
+CUDA_BATCHES = 8  # times as many frames in a batch as on a CPU
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs before its first task.
+
+    Args:
+        checkpoint: path or shipped name.
+        device: as ``--device`` has it.
+        threads: cores that are this worker's.
+        folder: the store.
+        spec: the run specification.
+    """
+
+    checkpoint: str
+    device: str
+    threads: int
+    folder: str
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A unit to encode, or a piece of one.
+
+    Args:
+        timeout: seconds it may take.
+        probe: only find out whether it can be done; nothing is written.
+        gentle: one utterance at a time.
+        bad: id -> status and error of utterances that must not be touched.
+        tries: how often it was lost before.
+    """
+
+    unit: Unit
+    timeout: float
+    probe: bool = False
+    gentle: bool = False
+    bad: dict[str, tuple[str, str]] = field(default_factory=dict)
+    tries: int = 0
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """Worker ``worker`` has done so much of its task."""
+
+    worker: int
+    task: Task
+    utterances: int
+    seconds: float
+    failures: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The task is done; ``receipt`` is None for a probe."""
+
+    worker: int
+    task: Task
+    receipt: Receipt | None
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The task took its worker with it; ``status`` is ``crash`` or ``timeout``."""
+
+    worker: int
+    task: Task
+    status: str
+    error: str
+
+
+Event = Advanced | Finished | Lost
+
+
+class Executor(Protocol):
+    """Workers, wherever they are. Those that die are replaced."""
+
+    def idle(self) -> int:
+        """How many workers wait for a task."""
+
+    def submit(self, task: Task) -> None:
+        """Give ``task`` to one of them."""
+
+    def poll(self, timeout: float) -> list[Event]:
+        """What happened; waits at most ``timeout`` seconds for something to happen.
+
+        Raises:
+            MelcodecError: what no worker can mend: a full disk, a checkpoint that is not there.
+        """
+
+    def close(self) -> None:
+        """End all workers, at once."""
+
+
+class Worker:
+    """A codec that waits for tasks, in a process of its own."""
+
+    def __init__(self, setup: Setup) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(setup.threads)  # before torch is imported
+        import torch
+
+        from melcodec.codec import BATCH_FRAMES, Codec
+        from melcodec.corpus.spec import check_worker
+        from melcodec.corpus.unit import Effort
+
+        torch.set_num_threads(setup.threads)
+        # Threads resample while another encodes; devices.exact_float32 switches the whole process, and back to this.
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        self.codec = Codec.from_pretrained(setup.checkpoint, setup.device)
+        check_worker(self.codec, setup.spec)
+        cuda = self.codec.device.type == "cuda"
+        self.effort = Effort(min(MAX_READERS, max(2, setup.threads)), BATCH_FRAMES * (CUDA_BATCHES if cuda else 1))
+        self.folder, self.spec = Path(setup.folder), setup.spec
+
+    def run(self, task: Task, report: Report | None = None) -> Receipt | None:
+        """Do ``task``; the receipt is None for a probe."""
+        from melcodec.corpus.reading import Rules
+        from melcodec.corpus.unit import GENTLE, encode_unit, process_unit
+
+        effort = GENTLE if task.gentle else self.effort
+        if task.probe:
+            encode_unit(task.unit, self.codec, Rules(**self.spec["settings"]), task.bad, effort, report)
+            return None
+        return process_unit(task.unit, self.codec, self.folder, self.spec, task.bad, effort, report)

@@ -1,0 +1,239 @@
+"""One unit of the plan to one part: the same function on every executor, and the same bytes whoever runs it.
+
+Threads decode ahead and compute mels; like lengths are encoded together, padded and masked, so that codes do not depend
+on the batch; files of more than a minute stream on their own. Every utterance of the unit becomes one row.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from melcodec.chunking import group_by_length
+from melcodec.codec import BATCH_FRAMES, Codec, padded
+from melcodec.corpus.commit import Receipt, commit
+from melcodec.corpus.files import SHORT_SECONDS
+from melcodec.corpus.plan import Unit
+from melcodec.corpus.reading import Rules, Tape, can_keep, opened, reason
+from melcodec.errors import MelcodecError
+from melcodec.formats.store import OK, Row
+from melcodec.manifests.base import Utterance
+
+POOL_BATCHES = 4  # mels of so many batches are sorted by length at once
+MAX_POOL = 1024  # utterances, so that progress is seen where many fail
+AHEAD = 4  # utterances per thread that are decoded before they are needed
+Report = Callable[[int, float, int], None]  # utterances, seconds of sound, and failures so far
+Bad = Mapping[str, tuple[str, str]]  # id -> status and error, known beforehand
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What changes speed and memory, and never the result.
+
+    Args:
+        readers: threads that decode and compute mels.
+        batch_frames: mel frames per padded batch; 1 encodes every utterance alone.
+    """
+
+    readers: int = 2
+    batch_frames: int = BATCH_FRAMES
+
+
+GENTLE = Effort(readers=1, batch_frames=1)  # for units that are too much at once
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """An utterance that was read: natural log-mel (M, T) of a short one, None for a long one; or its finished row."""
+
+    utterance: Utterance
+    mel: Tensor | None = None
+    row: Row | None = None
+    facts: tuple[int, int, str, str] = (0, 0, OK, "")  # samples at the codec's rate, Hz of the file, status, error
+
+    @property
+    def long(self) -> bool:
+        """Whether it is still to be encoded, on its own."""
+        return self.row is None and self.mel is None
+
+
+def process_unit(
+    unit: Unit,
+    codec: Codec,
+    folder: Path,
+    spec: dict[str, Any],
+    bad: Bad | None = None,
+    effort: Effort | None = None,
+    report: Report | None = None,
+) -> Receipt:
+    """Encode ``unit`` and commit it to the store ``folder``; see ``encode_unit``."""
+    rows = encode_unit(unit, codec, Rules(**spec["settings"]), bad, effort, report)
+    return commit(unit, rows, folder, spec)
+
+
+def encode_unit(
+    unit: Unit,
+    codec: Codec,
+    rules: Rules,
+    bad: Bad | None = None,
+    effort: Effort | None = None,
+    report: Report | None = None,
+) -> list[Row]:
+    """One row per utterance of ``unit``, in its order.
+
+    Args:
+        bad: utterances that must not be touched, and what their rows say instead.
+        report: called now and then with utterances, seconds of sound and failures so far.
+    """
+    bad, effort = bad or {}, effort or Effort()
+    encoder = _Encoder(codec, rules, effort.batch_frames)
+    todo = [utterance for utterance in unit.utterances if utterance.id not in bad]
+    rows = {utterance.id: failed(utterance, *bad[utterance.id]) for utterance in unit.utterances if utterance.id in bad}
+    done, seconds, failures = len(rows), 0.0, len(rows)
+    for row in encoder.rows(_mapped(encoder.hear, todo, effort.readers, AHEAD * effort.readers)):
+        rows[row.id] = row
+        done, seconds, failures = done + 1, seconds + (row.duration or 0.0), failures + (row.codes is None)
+        if report:
+            report(done, seconds, failures)
+    return [rows[utterance.id] for utterance in unit.utterances]
+
+
+def failed(utterance: Utterance, status: str, error: str) -> Row:
+    """The row of an utterance without codes."""
+    return Row(
+        utterance.id,
+        source=f"{utterance.path}#{utterance.member}" if utterance.member else utterance.path,
+        speaker=utterance.speaker,
+        language=utterance.language,
+        text=utterance.text,
+        status=status,
+        error=error,
+    )
+
+
+class _Encoder:
+    """A codec under ``rules``; ``hear`` is for threads that read, ``rows`` for the one that waits for them."""
+
+    def __init__(self, codec: Codec, rules: Rules, batch_frames: int) -> None:
+        self.codec, self.rules, self.batch_frames = codec, rules, batch_frames
+        self.rate = codec.sample_rate
+        self.least = max(codec.frontend.min_samples, round(rules.min_seconds * self.rate))
+
+    def hear(self, utterance: Utterance, cut: str = "") -> _Heard:
+        """Decode a short utterance and compute its mel; find out that it is a long one; or why it has no codes."""
+        try:
+            with opened(utterance, self.rate, cut) as tape:
+                wave = self._wave(utterance, tape)
+        except MelcodecError as error:
+            if self._keeps(utterance, error, cut):
+                return self.hear(utterance, error.message)
+            return _Heard(utterance, row=failed(utterance, reason(error), error.message))
+        if wave is None:
+            return _Heard(utterance, facts=(0, 0, OK, cut))
+        status, words = tape.verdict(self.least, self.rate)
+        if status not in (OK, "truncated"):
+            return _Heard(utterance, row=failed(utterance, status, words))
+        return _Heard(utterance, self.codec.mel(wave)[0], facts=(tape.samples, tape.info.sample_rate, status, words))
+
+    def rows(self, heard: Iterable[_Heard]) -> Iterator[Row]:
+        """The rows of what was heard, some time later and in another order; a thread encodes meanwhile."""
+        for rows in _mapped(self._finished, self._pools(heard), threads=1, ahead=2):
+            yield from rows
+
+    def _pools(self, heard: Iterable[_Heard]) -> Iterator[list[_Heard]]:
+        pool: list[_Heard] = []
+        frames = 0
+        for item in heard:
+            pool.append(item)
+            frames += 0 if item.mel is None else item.mel.shape[-1]
+            if frames >= POOL_BATCHES * self.batch_frames or len(pool) == MAX_POOL or item.long:
+                yield pool
+                pool, frames = [], 0
+        yield pool
+
+    def _finished(self, pool: Sequence[_Heard]) -> list[Row]:
+        rows = [item.row for item in pool if item.row is not None]
+        rows += [self._stream(item.utterance, item.facts[3]) for item in pool if item.long]
+        return rows + list(self._encode([item for item in pool if item.mel is not None]))
+
+    def _wave(self, utterance: Utterance, tape: Tape) -> np.ndarray | None:
+        """(S,), or None when it is a long one."""
+        seconds = utterance.duration
+        if seconds is None and tape.info.seconds is not None:
+            seconds = tape.info.seconds - utterance.start
+        if (seconds or 0.0) > SHORT_SECONDS:
+            return None
+        parts = []
+        for block in tape:  # a header may say nothing, or too little
+            parts.append(block)
+            if tape.samples > SHORT_SECONDS * self.rate:
+                return None
+        return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+    def _encode(self, pool: Sequence[_Heard]) -> Iterator[Row]:
+        """Rows of short utterances, like lengths together."""
+        mels = [item.mel for item in pool if item.mel is not None]
+        for group in group_by_length([mel.shape[-1] for mel in mels], self.batch_frames):
+            batch, lengths = padded([mels[index] for index in group])
+            whole = bool((lengths == lengths[0]).all())
+            codes = self.codec.encode_mel(batch, None if whole else lengths).cpu().numpy()
+            for row, index in enumerate(group):
+                count = self.codec.model.num_codes(mels[index].shape[-1])
+                yield self._row(pool[index].utterance, codes[row, :, :count], *pool[index].facts)
+
+    def _stream(self, utterance: Utterance, cut: str) -> Row:
+        """The row of a long utterance, in memory that does not grow with it."""
+        try:
+            with opened(utterance, self.rate, cut) as tape:
+                codes, samples = self.codec.encode_stream(_ahead(tape))
+        except MelcodecError as error:
+            if self._keeps(utterance, error, cut):
+                return self._stream(utterance, error.message)
+            return failed(utterance, reason(error), error.message)
+        status, words = tape.verdict(self.least, self.rate)
+        if status not in (OK, "truncated"):
+            return failed(utterance, status, words)
+        return self._row(utterance, codes, samples, tape.info.sample_rate, status, words)
+
+    def _keeps(self, utterance: Utterance, error: MelcodecError, cut: str) -> bool:
+        keep = self.rules.on_truncated == "keep" and not cut
+        return keep and reason(error) == "truncated" and can_keep(utterance)
+
+    def _row(self, utterance: Utterance, codes: np.ndarray, samples: int, rate: int, status: str, error: str) -> Row:
+        row = failed(utterance, status, error)
+        codes = codes.astype(np.uint16)
+        return replace(row, codes=codes, num_samples=samples, source_rate=rate, duration=samples / self.rate)
+
+
+def _mapped(function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Iterator[R]:
+    """``function`` of every item, in order, computed by ``threads`` that have up to ``ahead`` items."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        rest = iter(items)
+        waiting = deque(pool.submit(function, item) for item in islice(rest, ahead))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
+            yield result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ahead(blocks: Iterable[np.ndarray], depth: int = 2) -> Iterator[np.ndarray]:
+    """``blocks``, of which a thread computes the next ones while the last is used."""
+    with ThreadPoolExecutor(1) as pool:
+        rest = iter(blocks)
+        waiting = deque(pool.submit(next, rest, None) for _ in range(depth))
+        while (block := waiting.popleft().result()) is not None:
+            waiting.append(pool.submit(next, rest, None))
+            yield block

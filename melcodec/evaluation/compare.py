@@ -1,0 +1,284 @@
+"""How two tokenizers differ: their codes one by one, what they lose, how they use their codebooks, and what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from melcodec import __version__
+from melcodec.errors import MelcodecError
+from melcodec.evaluation.pairing import LeftOut, Maker, Pair, Update, from_folders, from_speech
+from melcodec.evaluation.subjects import find_subjects
+from melcodec.metrics.agreement import best_matching, count_pairs, exact_agreement, jensen_shannon, matched_agreement
+from melcodec.metrics.codes import CodeUsage, code_usage
+from melcodec.metrics.statistics import Estimate, estimate
+
+KIND, FORMAT = "comparison", 1
+MOST_MOVED = 12
+MAX_SIZE = 8192  # K; memory grows by its square, and the matching's time by its cube
+RENUMBERED = 0.99  # agreement after matching from which two codebooks are one, in another order
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two. ``usage``: of each codebook; ``error``: log-mel L1 over files, None for stored codes."""
+
+    name: str
+    fingerprint: str | None
+    codebook_size: int
+    usage: list[CodeUsage]
+    error: Estimate | None = None
+    bands: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Move:
+    """A code that another one took the place of: ``count`` times, ``share`` of what ``before`` was."""
+
+    codebook: int
+    before: int
+    after: int
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class BookAgreement:
+    """One codebook.
+
+    Args:
+        exact: share of codes that are the same number.
+        matched: the same after the best one-to-one renumbering.
+        drift: Jensen-Shannon divergence of the usages, in bits, 0 to 1.
+        matching: the renumbering (K,): new numbers of A's codes, -1 for those that A never used.
+    """
+
+    exact: float
+    matched: float
+    drift: float
+    matching: list[int]
+
+
+@dataclass(frozen=True)
+class Language:
+    """One language: the share of codes that stayed, and both errors."""
+
+    files: int
+    exact: float
+    before: Estimate | None
+    after: Estimate | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that was found. ``difference``: B's error less A's, file by file; ``left_out``: by id, and why."""
+
+    a: Side
+    b: Side
+    files: int
+    codes: int
+    books: list[BookAgreement]
+    moved: list[Move]
+    difference: Estimate | None
+    languages: dict[str, Language]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def exact(self) -> float:
+        """Share of all codes that are the same number."""
+        return sum(book.exact for book in self.books) / len(self.books)
+
+    @property
+    def matched(self) -> float:
+        """The same after renumbering."""
+        return sum(book.matched for book in self.books) / len(self.books)
+
+    @property
+    def same_space(self) -> bool:
+        """Whether both have one fingerprint: then no sound gets other codes."""
+        return self.a.fingerprint is not None and self.a.fingerprint == self.b.fingerprint
+
+    @property
+    def retrain(self) -> bool:
+        """Whether a GPT trained on A's codes must be trained again for B's."""
+        return not self.same_space and self.exact < 1
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        words = {"exact": self.exact, "matched": self.matched, "same_space": self.same_space, "retrain": self.retrain}
+        return {"kind": KIND, "format": FORMAT, "melcodec": __version__, "verdict": verdict(self), **words, **asdict(self)}
+
+
+def compare(
+    a: str | Path,
+    b: str | Path,
+    data: Sequence[str | Path] = (),
+    limit: int | None = None,
+    seed: int = 0,
+    update: Update = lambda done, total: None,
+) -> Comparison:
+    """Compare two checkpoints on ``data``, or two folders of codes.
+
+    Args:
+        a, b: checkpoints, by path or shipped name; or folders that melcodec preprocess or encode wrote.
+        limit: take that many utterances of ``data``, chosen by ``seed``.
+        update: is told (done, total).
+
+    Raises:
+        MelcodecError: one is a folder and the other is not, no data, or no utterance that both have and can be compared.
+    """
+    folders = [Path(side).is_dir() for side in (a, b)]
+    if folders[0] != folders[1]:
+        raise MelcodecError(f"{a} and {b}: one is a folder of codes, the other is not", "compare two of a kind")
+    if all(folders):
+        if data:
+            raise MelcodecError("folders of codes are compared as they are", "leave out the audio, or give two checkpoints")
+        one, other, pairs = from_folders(Path(a), Path(b), update)
+    else:
+        if not data:
+            raise MelcodecError("two checkpoints are compared on speech", "melcodec compare A B DATA")
+        one, other, pairs = from_speech(a, b, find_subjects(data, limit, seed), update)
+    tally = _Tally(one.codebook_size, other.codebook_size)
+    for pair in pairs:
+        tally.add(pair)
+    return tally.summary(one, other, seed)
+
+
+@dataclass
+class _Seen:
+    """Utterances that were added: codes, codes that are the same, and both errors of each."""
+
+    files: int = 0
+    codes: int = 0
+    same: int = 0
+    errors: list[tuple[float, float]] = field(default_factory=list)
+
+    def add(self, pair: Pair) -> None:
+        self.files += 1
+        self.codes += pair.codes[0].size
+        self.same += int((pair.codes[0] == pair.codes[1]).sum())
+        if pair.bands is not None:
+            self.errors.append((float(pair.bands[0].mean()), float(pair.bands[1].mean())))
+
+    def error(self, side: int, seed: int) -> Estimate | None:
+        return estimate([pair[side] for pair in self.errors], seed=seed) if self.errors else None
+
+
+class _Tally:
+    """Counts over pairs; holds no codes."""
+
+    def __init__(self, *sizes: int) -> None:
+        if max(sizes) > MAX_SIZE:
+            raise MelcodecError(f"a codebook of {max(sizes)} codes is too large to be compared; {MAX_SIZE} are not")
+        self.sizes = sizes
+        self.all = _Seen()
+        self.languages: dict[str, _Seen] = {}
+        self.counts: list[np.ndarray] = []  # (K, K') of every codebook
+        self.bands: list[tuple[np.ndarray, np.ndarray]] = []
+        self.left_out: dict[str, str] = {}
+
+    def add(self, pair: Pair | LeftOut) -> None:
+        if isinstance(pair, LeftOut):
+            self.left_out[pair.id] = pair.reason
+            return
+        if not self.counts:
+            self.counts = [np.zeros(self.sizes, np.int64) for _ in pair.codes[0]]
+        if len(pair.codes[0]) != len(self.counts):
+            self.left_out[pair.id] = f"{len(pair.codes[0])} codebooks, not {len(self.counts)}"
+            return
+        for counts, before, after in zip(self.counts, *pair.codes, strict=True):
+            count_pairs(counts, before, after)
+        self.all.add(pair)
+        if pair.language:
+            self.languages.setdefault(pair.language, _Seen()).add(pair)
+        if pair.bands is not None:
+            self.bands.append(pair.bands)
+
+    def summary(self, one: Maker, other: Maker, seed: int) -> Comparison:
+        if not self.all.files:
+            reason = next(iter(self.left_out.values()), "nothing there")
+            hint = "are both of one code rate, over the same speech?"
+            raise MelcodecError(f"no utterance can be compared; the first: {reason}", hint)
+        moved = [move for book, counts in enumerate(self.counts) for move in _moves(book, counts)]
+        return Comparison(
+            a=self._side(one, 0, seed),
+            b=self._side(other, 1, seed),
+            files=self.all.files,
+            codes=self.all.codes,
+            books=[_agreement(counts) for counts in self.counts],
+            moved=sorted(moved, key=lambda move: -move.count)[:MOST_MOVED],
+            difference=estimate([b - a for a, b in self.all.errors], seed=seed) if self.all.errors else None,
+            languages={
+                name: Language(seen.files, seen.same / seen.codes, seen.error(0, seed), seen.error(1, seed))
+                for name, seen in sorted(self.languages.items())
+            },
+            left_out=self.left_out,
+        )
+
+    def _side(self, maker: Maker, side: int, seed: int) -> Side:
+        usage = [code_usage(counts.sum(1 - side)) for counts in self.counts]
+        bands = np.mean([pair[side] for pair in self.bands], axis=0).round(6).tolist() if self.bands else None
+        return Side(maker.name, maker.fingerprint, maker.codebook_size, usage, self.all.error(side, seed), bands)
+
+
+def _agreement(counts: np.ndarray) -> BookAgreement:
+    size = max(counts.shape)
+    before, after = (np.pad(counts.sum(1 - side), (0, size - counts.shape[side])) for side in (0, 1))
+    matching = best_matching(counts)
+    matching[counts.sum(1) == 0] = -1  # a code that never occurs would match anything
+    return BookAgreement(
+        exact_agreement(counts), matched_agreement(counts, matching), jensen_shannon(before, after), matching.tolist()
+    )
+
+
+def _moves(book: int, counts: np.ndarray) -> Iterator[Move]:
+    """The most frequent changes of number."""
+    changed = counts.copy()
+    np.fill_diagonal(changed, 0)
+    for place in np.argsort(changed, axis=None)[::-1][:MOST_MOVED]:
+        before, after = np.unravel_index(place, counts.shape)
+        if not changed[before, after]:
+            return
+        share = float(changed[before, after] / counts[before].sum())
+        yield Move(book, int(before), int(after), int(changed[before, after]), share)
+
+
+def verdict(found: Comparison) -> list[str]:
+    """What follows, in plain words."""
+    lines = [_codes_verdict(found)]
+    if found.difference is not None and found.a.error is not None and found.b.error is not None:
+        change = found.difference
+        sure = change.low is None or change.high is None or change.low <= 0 <= change.high
+        word = "no measurable difference" if sure else "B is better" if change.mean < 0 else "B is worse"
+        words = f"Log-mel L1 {found.a.error.mean:.3f} before, {found.b.error.mean:.3f} after: {word}"
+        if change.low is not None:
+            words += (
+                f" (B less A: {change.mean:+.4f}, 95 % between {change.low:+.4f} and {change.high:+.4f}, {change.count} files)"
+            )
+        lines.append(f"{words}.")
+    for number, book in enumerate(found.books):
+        name = f"Codebook {number}: " if len(found.books) > 1 else ""
+        before, after = found.a.usage[number], found.b.usage[number]
+        lines.append(
+            f"{name}{before.used} codes used before, {after.used} after; perplexity {before.perplexity:.0f} and "
+            f"{after.perplexity:.0f}; usage drifted by {book.drift:.3f} bits of 1."
+        )
+    return lines
+
+
+def _codes_verdict(found: Comparison) -> str:
+    if found.same_space:
+        return f"Same code space ({found.a.fingerprint}): the codes are unchanged, and a GPT trained on them stays valid."
+    if found.exact == 1:
+        return (
+            f"All {found.codes} codes are the same, though the fingerprints are not known to be: as far as this speech shows, "
+            "a GPT trained on A's codes stays valid."
+        )
+    words = f"{1 - found.exact:.1%} of {found.codes} codes changed: a GPT trained on A's codes must be trained again for B's."
+    if found.matched >= RENUMBERED:
+        return f"{words} {found.matched:.1%} agree once renumbered: reordering its code embeddings and outputs may do instead."
+    return f"{words} The best renumbering makes {found.matched:.1%} agree."

@@ -1,0 +1,162 @@
+"""The evaluation on one page: ``index.html`` in its folder, which needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from melcodec import __version__
+from melcodec.codec import Codec
+from melcodec.errors import MelcodecError
+from melcodec.evaluation.anchors import CODES, MEL, Workshop
+from melcodec.evaluation.catalog import METRICS
+from melcodec.evaluation.figure import plot_rates
+from melcodec.evaluation.report import PAGE_FILE, GroupReport, Report
+from melcodec.evaluation.results import Result
+from melcodec.evaluation.subjects import Subject, load_sound
+from melcodec.evaluation.words import summary
+from melcodec.metrics.statistics import Estimate
+from melcodec.pages import Part, Picture, Section, Sounds, Table, Text, Track, write_page
+from melcodec.pages.parts import Cell
+from melcodec.plots import figure_bytes, plot_roundtrip, plot_usage
+
+JUDGES = ("distillmos", "stoi", "log_mel_l1")  # the first that is there says which files are best and worst
+MAX_SECONDS = 20.0  # of a sound on the page
+
+
+def write_evaluation_page(
+    folder: Path, report: Report, results: Sequence[Result], subjects: Sequence[Subject], codec: Codec
+) -> None:
+    """Write ``index.html`` to ``folder``: words, tables, pictures, and the best, the median and the worst file to hear."""
+    sections = [
+        Section("What was measured", _systems(report)),
+        *_heard(results, subjects, codec),
+        Section("Codes", [*_usage_pictures(report), _usage_table(report)]),
+        *_groups(report),
+        Section("Files", [_files(report, results)]),
+        Section("Settings", [_settings(report)]),
+    ]
+    write_page(
+        folder / PAGE_FILE, f"Evaluation of {Path(report.checkpoint.path).stem}", summary(report), sections, report.command
+    )
+
+
+def _systems(report: Report) -> list[Part]:
+    shown = [METRICS[name] for name in report.metrics]
+    rows = [
+        [f"{metric.label}, {metric.better} is better", *(_mean(system.means.get(metric.name)) for system in report.systems)]
+        for metric in shown
+    ]
+    systems = "; ".join(f"{system.name}: {system.label}" for system in report.systems)
+    parts: list[Part] = [Table(f"Means over files. {systems}", ["figure", *(system.name for system in report.systems)], rows)]
+    spread = [
+        [f"{system.name}: {metric.label}", found.mean, found.low, found.high, found.count]
+        for system in report.systems
+        for metric in shown
+        if (found := system.means.get(metric.name))
+    ]
+    figure = plot_rates(report)
+    if figure is not None:
+        words = "Quality of the checkpoint and its anchors over their bit rates"
+        parts.append(Picture(figure_bytes(figure, ".svg"), words, "Bars: 95 % confidence. Lines: what codes nothing."))
+    columns = ["system and figure", "mean", "95 % from", "to", "files"]
+    return [*parts, Table("Every mean with its confidence interval and the files behind it", columns, spread)]
+
+
+def _heard(results: Sequence[Result], subjects: Sequence[Subject], codec: Codec) -> list[Section]:
+    """The best, the median and the worst file, heard and seen."""
+    judge = next((name for name in JUDGES if any(name in result.scores[CODES].values for result in results)), None)
+    if judge is None:
+        return []
+    scored = [result for result in results if judge in result.scores[CODES].values]
+    scored.sort(key=lambda result: result.scores[CODES].values[judge], reverse=METRICS[judge].better == "higher")
+    chosen = {0: "best", len(scored) // 2: "median", len(scored) - 1: "worst"}
+    by_id = {subject.utterance.id: subject for subject in subjects}
+    workshop = Workshop(codec, None, audible=True)
+    parts: list[Part] = [Text([f"Files are ranked by {METRICS[judge].label} of the codes."])]
+    for index, word in sorted(chosen.items()):
+        result = scored[index]
+        caption = f"{word}: {result.id}, {METRICS[judge].label} {result.scores[CODES].values[judge]:.3f}"
+        try:
+            parts += _listen(workshop, by_id[result.id], caption)
+        except MelcodecError as error:  # gone since it was scored
+            parts.append(Text([f"{caption}: {error.message}"]))
+    return [Section("Hear and see", parts)]
+
+
+def _listen(workshop: Workshop, subject: Subject, caption: str) -> list[Part]:
+    codec = workshop.codec
+    wav = load_sound(subject, codec.sample_rate)[: round(MAX_SECONDS * codec.sample_rate)]
+    original = workshop.original(wav)
+    codes = workshop.encode(original)
+    outputs = {"original": original, "codes": workshop.output(CODES, original, codes)}
+    outputs["vocoder ceiling"] = workshop.output(MEL, original, codes)
+    front, made = codec.frontend, outputs["codes"].mel
+    figure = plot_roundtrip(
+        original.mel, made, codes, codec.sample_rate, front.hop_length, subject.utterance.id, front.f_min, front.f_max
+    )
+    words = f"Mel of {subject.utterance.id}, its codes, the reconstruction, and their difference"
+    tracks = [Track(label, sound.heard, sound.rate) for label, sound in outputs.items()]
+    return [Sounds(caption, tracks), Picture(figure_bytes(figure), words)]
+
+
+def _usage_pictures(report: Report) -> list[Part]:
+    pictures: list[Part] = []
+    for book, counts in enumerate(report.usage.counts):
+        name = f"Usage of codebook {book}" if len(report.usage.counts) > 1 else "Usage of the codes"
+        pictures.append(Picture(figure_bytes(plot_usage(np.asarray(counts)), ".svg"), f"{name}, the most used first", name))
+    return pictures
+
+
+def _usage_table(report: Report) -> Table:
+    usage = report.usage
+    rows: list[list[Cell]] = []
+    for book in range(len(usage.all)):
+        name = f"codebook {book}, " if len(usage.all) > 1 else ""
+        stay = usage.durations[book]
+        whole, audible = usage.all[book], usage.without_silence[book]
+        rows.append([f"{name}all", whole.used, whole.perplexity, whole.entropy_bits, whole.total, stay.mean, stay.repeated])
+        facts = (audible.used, audible.perplexity, audible.entropy_bits, audible.total)
+        rows.append([f"{name}without digital silence", *facts, None, None])
+    columns = ["codes", "used", "perplexity", "entropy (bits)", "counted", "mean duration (codes)", "share that repeat"]
+    return Table("How the codebook is used", columns, rows)
+
+
+def _groups(report: Report) -> list[Section]:
+    parts: list[Part] = []
+    for label, groups in report.groups.items():
+        names = [name for name in report.metrics if any(name in group.means for group in groups.values())]
+        rows = [_group_row(value, group, names) for value, group in groups.items()]
+        parts.append(Table(f"The codes by {label}", [label, "files", *(METRICS[name].label for name in names)], rows))
+    return [Section("Groups", parts)] if parts else []
+
+
+def _group_row(value: str, group: GroupReport, names: Sequence[str]) -> list[Cell]:
+    return [value, group.files, *(_mean(group.means.get(name)) for name in names)]
+
+
+def _files(report: Report, results: Sequence[Result]) -> Table:
+    names = [name for name in report.metrics if name in report.systems[0].means]
+    rows: list[list[Cell]] = [
+        [result.id, result.seconds, *(result.scores[CODES].values.get(name) for name in names)] for result in results
+    ]
+    return Table("The codes of every file", ["file", "seconds", *(METRICS[name].label for name in names)], rows)
+
+
+def _settings(report: Report) -> Table:
+    rows: list[list[Cell]] = [["melcodec", __version__]]
+    rows += [[f"checkpoint: {name}", str(value)] for name, value in vars(report.checkpoint).items()]
+    rows += [[name, _words(value)] for name, value in report.settings.items()]
+    return Table("What decides these figures", ["setting", "value"], rows)
+
+
+def _words(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _mean(found: Estimate | None) -> float | None:
+    return None if found is None else found.mean

@@ -1,0 +1,249 @@
+"""``evaluate``: speech and a checkpoint -> a folder with figures, tables and a page."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from melcodec import __version__
+from melcodec.codec import Codec
+from melcodec.errors import MelcodecError, from_os
+from melcodec.evaluation.anchors import KMEANS, System, learn_floor, plan_systems
+from melcodec.evaluation.catalog import Choice, choose, package_versions
+from melcodec.evaluation.page import write_evaluation_page
+from melcodec.evaluation.report import (
+    METRICS_FILE,
+    RESULTS_FILE,
+    CheckpointFacts,
+    Report,
+    read_metrics,
+    summarize_groups,
+    summarize_systems,
+    summarize_usage,
+    write_report,
+)
+from melcodec.evaluation.results import Result, ResultFile
+from melcodec.evaluation.subjects import Subject, find_subjects, subject_key
+from melcodec.evaluation.workers import Recipe, Task, score_all
+from melcodec.files import written_aside
+from melcodec.formats.shipped import DEFAULT_CHECKPOINT, find_checkpoint
+
+FLOOR_FILE = "kmeans.npz"
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How to evaluate.
+
+    Args:
+        checkpoint: path, or the name of a shipped one.
+        metrics: ``all``, ``core``, or names between commas.
+        anchors: also measure the original, the vocoder alone, the network without its quantizer, k-means, Codec2, Opus.
+        train: speech to learn the k-means floor from.
+        num_workers: processes; None is one for every core.
+        limit: evaluate that many files, chosen at random by ``seed``.
+        seed: of everything random.
+        overwrite: begin anew, whatever the folder holds.
+        command: the line that asked for it, to be shown.
+    """
+
+    checkpoint: str = DEFAULT_CHECKPOINT
+    metrics: str = "all"
+    anchors: bool = True
+    train: tuple[str | Path, ...] = ()
+    num_workers: int | None = None
+    limit: int | None = None
+    seed: int = 0
+    overwrite: bool = False
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who wants to know: ``say`` gets lines, ``learned`` and ``scored`` (done, total)."""
+
+    say: Callable[[str], None] = lambda line: None
+    learned: Callable[[int, int], None] = lambda done, total: None
+    scored: Callable[[int, int], None] = lambda done, total: None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done. ``settings``: all that decides the figures, as metrics.json shows it."""
+
+    subjects: list[Subject]
+    train: list[Subject]
+    choice: Choice
+    codec: Codec
+    checkpoint: CheckpointFacts
+    systems: list[System]
+    absent_systems: dict[str, str]
+    settings: dict[str, Any]
+
+
+def evaluate(data: Sequence[str | Path], folder: Path, settings: EvaluationSettings, listener: Listener | None = None) -> Report:
+    """Measure a checkpoint on ``data``, files and folders, and write the report to ``folder``.
+
+    A run that was stopped goes on where it was. Call it from a module that may be imported: it starts processes.
+
+    Raises:
+        MelcodecError: nothing to evaluate, no such checkpoint or metric, ``folder`` holds another evaluation, or no file could
+            be evaluated. A file that fails while others succeed is in ``Report.failures`` instead.
+    """
+    listener = listener or Listener()
+    plan = make_plan(data, settings)
+    check_folder(folder, plan, settings.overwrite)
+    for name, reason in {**plan.choice.absent, **plan.absent_systems}.items():
+        listener.say(f"without {name}: {reason}")
+    floor = None
+    if any(system.name == KMEANS for system in plan.systems):
+        floor = find_floor(folder / FLOOR_FILE, plan, settings, listener.learned)
+    results, failures = score_files(folder / RESULTS_FILE, plan, floor, settings, listener)
+    if not results:
+        raise MelcodecError(f"no file could be evaluated; the first: {next(iter(failures.values()))}")
+    report = Report(
+        checkpoint=plan.checkpoint,
+        settings=plan.settings,
+        command=settings.command,
+        files=len(results),
+        seconds=round(sum(result.seconds for result in results), 3),
+        systems=summarize_systems(results, plan.systems, settings.seed),
+        usage=summarize_usage(results, plan.checkpoint),
+        groups=summarize_groups(results, settings.seed),
+        absent_systems=plan.absent_systems,
+        absent_metrics=plan.choice.absent,
+        failures=failures,
+    )
+    write_report(folder, report, results)
+    write_evaluation_page(folder, report, results, plan.subjects, plan.codec)
+    return report
+
+
+def make_plan(data: Sequence[str | Path], settings: EvaluationSettings) -> Plan:
+    """Find everything that is needed, so that what is missing is said before long work."""
+    choice = choose(settings.metrics)
+    subjects = find_subjects(data, settings.limit, settings.seed)
+    train = find_subjects(settings.train) if settings.train else []
+    path = find_checkpoint(settings.checkpoint)
+    codec = Codec.from_pretrained(path, "cpu")
+    systems, absent = plan_systems(codec, settings.anchors, bool(train))
+    checkpoint = CheckpointFacts(
+        str(path),
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+        codec.fingerprint,
+        codec.sample_rate,
+        codec.code_rate,
+        codec.bitrate,
+        codec.num_codebooks,
+        codec.codebook_size,
+    )
+    facts = {
+        "data": [str(item) for item in data],
+        "metrics": list(choice.names),
+        "systems": [system.name for system in systems],
+        "train": [str(item) for item in settings.train],
+        "limit": settings.limit,
+        "seed": settings.seed,
+        "packages": package_versions(choice.names),
+    }
+    return Plan(subjects, train, choice, codec, checkpoint, systems, absent, facts)
+
+
+def check_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
+    """Refuse a folder that holds another evaluation, unless it may be replaced.
+
+    Raises:
+        MelcodecError: another checkpoint's, with other settings, or of another version.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise MelcodecError(f"{folder}: is a file; a report needs a folder")
+    path = folder / METRICS_FILE
+    if overwrite or not path.exists():
+        return
+    hint = "add -f to make it anew, or give another folder"
+    try:
+        found = read_metrics(path)
+    except MelcodecError as error:
+        raise MelcodecError(error.message, hint) from None
+    if found["melcodec"] != __version__:
+        raise MelcodecError(f"{folder}: holds an evaluation by melcodec {found['melcodec']}, this is {__version__}", hint)
+    if found["checkpoint"]["sha256"] != plan.checkpoint.sha256:
+        raise MelcodecError(f"{folder}: holds the evaluation of checkpoint {found['checkpoint']['fingerprint']}", hint)
+    for name, value in plan.settings.items():
+        if found["settings"].get(name) != value:
+            raise MelcodecError(f"{folder}: holds an evaluation with other settings ({name})", hint)
+
+
+def find_floor(path: Path, plan: Plan, settings: EvaluationSettings, update: Callable[[int, int], None]) -> np.ndarray:
+    """The k-means codebook: learned, or as an earlier run with the same speech and seed left it."""
+    words = [plan.checkpoint.fingerprint, settings.seed, *(str(item.utterance) for item in plan.train)]
+    key = hashlib.sha256(json.dumps(words).encode()).hexdigest()
+    if path.exists() and not settings.overwrite:
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                if str(kept["key"]) == key:
+                    return np.asarray(kept["centres"])
+        except (ValueError, KeyError, OSError):
+            pass  # damaged: learned again
+    centres = learn_floor(plan.codec, plan.train, settings.seed, update)
+    with written_aside(path) as aside:
+        np.savez(aside, key=key, centres=centres)
+    return centres
+
+
+def score_files(
+    path: Path, plan: Plan, floor: np.ndarray | None, settings: EvaluationSettings, listener: Listener
+) -> tuple[list[Result], dict[str, str]]:
+    """Every subject's result, in order, and the reasons of those that have none, by id."""
+    names = tuple(system.name for system in plan.systems)
+    recipe = Recipe(plan.checkpoint.path, names, plan.choice.names, floor)
+    keys, failures = name_tasks(plan, floor)
+    with ResultFile(path, fresh=settings.overwrite) as kept:
+        todo = {task.key: task for task in keys.values() if task.key not in kept.known}
+        total = len(plan.subjects)
+        done = total - len(todo) - len(failures)
+        if done:
+            listener.say(f"{done} of {total} files were scored before")
+        workers = settings.num_workers or usable_cores()
+        for task, outcome in score_all(recipe, list(todo.values()), workers):
+            if isinstance(outcome, MelcodecError):
+                failures[task.subject.utterance.id] = outcome.message
+            else:
+                kept.add(outcome)
+            done += 1
+            listener.scored(done, total)
+        results = [relabelled(kept.known[task.key], task.subject) for task in keys.values() if task.key in kept.known]
+    return results, failures
+
+
+def name_tasks(plan: Plan, floor: np.ndarray | None) -> tuple[dict[str, Task], dict[str, str]]:
+    """A task for every subject by its id, and the files that cannot even be read."""
+    deciding = {name: plan.settings[name] for name in ("metrics", "systems", "packages")}
+    floor_key = "" if floor is None else hashlib.sha256(floor.tobytes()).hexdigest()
+    settings = json.dumps([__version__, plan.checkpoint.sha256, plan.checkpoint.fingerprint, deciding, floor_key], sort_keys=True)
+    tasks, failures = dict[str, Task](), dict[str, str]()
+    for subject in plan.subjects:
+        name = subject.utterance.id
+        try:
+            tasks[name] = Task(subject_key(subject, settings), subject)
+        except OSError as error:
+            failures[name] = from_os(error).message
+    return tasks, failures
+
+
+def relabelled(result: Result, subject: Subject) -> Result:
+    """``result`` under the name and labels that its sound has now: it may come from a copy of the file."""
+    facts = vars(result) | {"id": subject.utterance.id, "path": subject.utterance.path, "labels": subject.labels}
+    return Result(**facts)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,49 @@
+"""How two tokenizers' codes for the same speech relate: equal, renumbered, or different."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def count_pairs(counts: np.ndarray, before: np.ndarray, after: np.ndarray) -> None:
+    """Add to ``counts`` (K before, K after), the confusion, how often each pair meets in codes (N,) and (N,)."""
+    np.add.at(counts, (before, after), 1)
+
+
+def exact_agreement(counts: np.ndarray) -> float:
+    """Share of codes that are the same number in both, from the confusion (K, K')."""
+    return float(np.trace(counts) / max(int(counts.sum()), 1))
+
+
+def best_matching(counts: np.ndarray) -> np.ndarray:
+    """The one-to-one renumbering under which most codes agree: (K, K') -> (K,) new numbers, -1 where none is left.
+
+    Of renumberings that agree equally well, codes that never meet keep no promise: only pairs with a count matter.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    matching = np.full(len(counts), -1, np.int64)
+    matching[rows] = columns
+    return matching
+
+
+def matched_agreement(counts: np.ndarray, matching: np.ndarray) -> float:
+    """Share of codes that agree once the first tokenizer's are renumbered by ``matching`` (K,)."""
+    kept = matching >= 0
+    return float(counts[np.flatnonzero(kept), matching[kept]].sum() / max(int(counts.sum()), 1))
+
+
+def jensen_shannon(before: np.ndarray, after: np.ndarray) -> float:
+    """Jensen-Shannon divergence of two usage counts (K,) and (K,), in bits: 0 for equal shares, 1 for no code in common.
+
+    Source: Lin 1991, "Divergence measures based on the Shannon entropy".
+    """
+    shares = [counts / max(counts.sum(), 1) for counts in (before, after)]
+    middle = (shares[0] + shares[1]) / 2
+
+    def divergence(share: np.ndarray) -> float:
+        seen = share > 0
+        return float((share[seen] * np.log2(share[seen] / middle[seen])).sum())
+
+    return max(0.0, (divergence(shares[0]) + divergence(shares[1])) / 2)

@@ -1,0 +1,36 @@
+"""Packages of ``melcodec[eval]``: found, imported in silence, or named with the line that installs them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import warnings
+from typing import Any
+
+from melcodec.errors import MelcodecError
+
+INSTALL = "pip install 'melcodec[eval]'"
+
+
+def is_installed(package: str) -> bool:
+    """Whether ``package`` is there, without importing it."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # a parent that is missing; a package that was blocked
+        return False
+
+
+def optional(package: str) -> Any:
+    """Import ``package``, passing over its deprecation warnings, which are its authors' business.
+
+    Raises:
+        MelcodecError: it is not installed, or it does not import.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return importlib.import_module(package)
+        except ImportError as error:
+            broken = is_installed(package.partition(".")[0])
+            reason = f" (it is installed, but: {error})" if broken else ""
+            raise MelcodecError(f"this score needs the package '{package}'{reason}", INSTALL) from None

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from melcodec.audio.io import load, save
+from melcodec.errors import MelcodecError
+from melcodec.evaluation import run as running
+from melcodec.evaluation import workers
+from melcodec.evaluation.run import EvaluationSettings, Listener, evaluate
+from melcodec.evaluation.words import summary, table
+
+EVALUATE = """
+import sys
+from pathlib import Path
+from melcodec.evaluation.run import EvaluationSettings, evaluate
+if __name__ == "__main__":
+    data, folder, checkpoint = sys.argv[1:4]
+    evaluate([data], Path(folder), EvaluationSettings(checkpoint, "core", anchors=False, num_workers=1))
+"""
+
+
+@pytest.fixture
+def settings(tiny_checkpoint):
+    return EvaluationSettings(str(tiny_checkpoint), "log_mel_l1,mcd", anchors=False, num_workers=1)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Score in this process and draw nothing: what processes add and the page have tests of their own."""
+
+    def score_all(recipe, tasks, num_workers):
+        scorer = workers.Scorer(recipe)
+        for task in tasks:
+            try:
+                yield task, scorer.do(task)
+            except MelcodecError as error:
+                yield task, error
+
+    monkeypatch.setattr(running, "score_all", score_all)
+    monkeypatch.setattr(running, "write_evaluation_page", lambda *_: None)
+
+
+def mean(report, name="log_mel_l1", system=0):
+    return report.systems[system].means[name]
+
+
+def test_anchors_stand_in_order(evaluated):
+    """The mel is perfect, and the network without its quantizer is better than with it."""
+    report, _ = evaluated
+    found = {system.name: system.means["log_mel_l1"].mean for system in report.systems if "log_mel_l1" in system.means}
+    assert found["mel"] == 0 < found["kmeans"] < 3
+    assert found["unquantized"] != found["codes"]
+    assert report.systems[0].name == "codes"
+    assert report.absent_systems.keys().isdisjoint(found)
+
+
+def test_figures_are_those_of_the_codec(evaluated, corpus, tiny_checkpoint):
+    from melcodec.codec import Codec
+
+    codec = Codec.from_pretrained(tiny_checkpoint, "cpu")
+    errors, codes = [], []
+    for path in sorted((corpus / "speech").rglob("*.wav")):
+        mel = codec.mel(load(path, 22_050))
+        codes.append(codec.encode_mel(mel))
+        errors.append(float((codec.decode_to_mel(codes[-1])[..., : mel.shape[-1]] - mel).abs().mean()))
+    report, _ = evaluated
+    assert mean(report).mean == pytest.approx(np.mean(errors), rel=1e-4)
+    assert report.usage.all[0].total == sum(item.numel() for item in codes)
+    assert report.usage.counts[0] == np.bincount(np.concatenate([c.flatten() for c in codes]), minlength=32).tolist()
+
+
+def test_groups_come_from_the_manifest(evaluated):
+    report, _ = evaluated
+    assert {label: {value: group.files for value, group in groups.items()} for label, groups in report.groups.items()} == {
+        "language": {"de": 1, "en": 2},
+        "dataset": {"one": 2, "two": 2},
+        "seen": {"seen": 2, "unseen": 2},
+        "speaker": {"anna": 2, "b": 1, "bert": 1, "c": 1, "cleo": 1},
+    }
+
+
+def test_words_for_people(evaluated):
+    report, folder = evaluated
+    words = "\n".join([*summary(report), *table(report)])
+    assert "measured on 6 files" in words
+    assert f"{mean(report).mean:.3f}" in words
+    assert "without digital silence" in words
+    page = (folder / "index.html").read_text()
+    assert "log-mel L1" in page
+    assert page.count("<audio") == 9
+    assert page.count("<img") >= 5
+
+
+def test_a_second_run_scores_nothing_and_says_the_same(here, corpus, tmp_path, settings, monkeypatch):
+    first = evaluate([corpus / "speech"], tmp_path / "r", settings)
+    said = []
+    monkeypatch.setattr(running, "score_all", lambda recipe, tasks, num_workers: [pytest.fail("scored again") for _ in tasks])
+    second = evaluate([corpus / "speech"], tmp_path / "r", settings, Listener(said.append))
+    assert second == first
+    assert "6 of 6 files were scored before" in said
+
+
+def test_a_changed_file_is_scored_again(here, corpus, tmp_path, settings):
+    shutil.copytree(corpus / "speech", tmp_path / "speech")
+    first = evaluate([tmp_path / "speech"], tmp_path / "r", settings)
+    path = tmp_path / "speech" / "a" / "0.wav"
+    save(path, load(path, 22_050)[:10_000], 22_050)
+    said = []
+    second = evaluate([tmp_path / "speech"], tmp_path / "r", settings, Listener(said.append))
+    assert "5 of 6 files were scored before" in said
+    assert second.seconds < first.seconds
+
+
+def test_other_settings_do_not_mix_with_what_is_there(here, corpus, tmp_path, settings, checkpoints):
+    evaluate([corpus / "speech"], tmp_path / "r", settings)
+    for other, complaint in (
+        (replace(settings, checkpoint=str(checkpoints["decoder"])), "holds the evaluation of checkpoint"),
+        (replace(settings, metrics="mcd"), r"with other settings \(metrics\)"),
+        (replace(settings, limit=3), r"with other settings \(limit\)"),
+        (replace(settings, seed=1), r"with other settings \(seed\)"),
+    ):
+        with pytest.raises(MelcodecError, match=complaint) as caught:
+            evaluate([corpus / "speech"], tmp_path / "r", other)
+        assert "-f" in caught.value.hint
+    replaced = evaluate([corpus / "speech"], tmp_path / "r", replace(settings, metrics="mcd", limit=3, overwrite=True))
+    assert (replaced.files, replaced.metrics) == (3, ["mcd"])
+
+
+def test_a_decoder_is_told_from_another_though_the_fingerprint_is_one(here, corpus, tmp_path, settings, checkpoints):
+    """Results of another decoder must not be taken for this one's."""
+    first = evaluate([corpus / "speech"], tmp_path / "r", settings)
+    (tmp_path / "r" / "metrics.json").unlink()
+    second = evaluate([corpus / "speech"], tmp_path / "r", replace(settings, checkpoint=str(checkpoints["decoder"])))
+    assert second.checkpoint.fingerprint == first.checkpoint.fingerprint
+    assert mean(second).mean != mean(first).mean
+
+
+@pytest.mark.parametrize("change", [{"format": 0}, {"melcodec": "0.0.1"}])
+def test_a_report_of_an_older_version_is_not_gone_on_with(here, corpus, tmp_path, settings, change):
+    evaluate([corpus / "speech"], tmp_path / "r", replace(settings, limit=1))
+    path = tmp_path / "r" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(MelcodecError, match=r"older melcodec|by melcodec 0\.0\.1") as caught:
+        evaluate([corpus / "speech"], tmp_path / "r", replace(settings, limit=1))
+    assert "-f" in caught.value.hint
+
+
+def test_the_k_means_floor_is_kept(here, corpus, tmp_path, settings, monkeypatch):
+    with_floor = replace(settings, anchors=True, train=(corpus / "speech",))
+    first = evaluate([corpus / "speech"], tmp_path / "r", with_floor)
+    monkeypatch.setattr(running, "learn_floor", lambda *_: pytest.fail("learned again"))
+    assert evaluate([corpus / "speech"], tmp_path / "r", with_floor) == first
+
+
+@pytest.mark.parametrize("metrics", ["log_mel_l1", "si_sdr"])
+def test_silent_and_tiny_files_are_no_failures(here, tmp_path, settings, metrics):
+    save(tmp_path / "in" / "silent.wav", np.zeros(22_050, np.float32), 22_050)
+    save(tmp_path / "in" / "tiny.wav", np.full(30, 0.1, np.float32), 22_050)
+    report = evaluate([tmp_path / "in"], tmp_path / "r", replace(settings, metrics=metrics))
+    assert report.failures == {}
+    if metrics == "si_sdr":
+        assert report.systems[0].absent["si_sdr"]["the reference is silent: there is no speech to score"] == 1
+    else:
+        assert mean(report).count == 2
+        assert report.usage.without_silence[0].total < report.usage.all[0].total
+
+
+def test_nothing_but_bad_files_is_refused(here, tmp_path, settings):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "bad.wav").write_bytes(b"nonsense")
+    with pytest.raises(MelcodecError, match=r"no file could be evaluated; the first: .*bad\.wav"):
+        evaluate([tmp_path / "in"], tmp_path / "r", settings)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(MelcodecError, match="a report needs a folder"):
+        evaluate([tmp_path / "in"], tmp_path / "file", settings)
+
+
+def test_processes_name_the_bad_file_and_do_the_others(corpus, tmp_path, settings):
+    shutil.copytree(corpus / "speech", tmp_path / "in")
+    (tmp_path / "in" / "b" / "bad.wav").write_bytes(b"nonsense")
+    report = evaluate([tmp_path / "in"], tmp_path / "r", replace(settings, num_workers=2))
+    assert report.files == 6
+    assert list(report.failures) == ["b/bad"]
+    assert "bad.wav" in report.failures["b/bad"]
+
+
+def test_a_file_that_kills_its_process_is_named_and_the_others_are_done(corpus, tiny_checkpoint, tmp_path):
+    """As a segmentation fault in a foreign package would: the kernel's own signal, in a real worker."""
+    script = tmp_path / "deadly.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from melcodec.evaluation import workers\n"
+        "load = workers.load_sound\n"
+        "def deadly(subject, rate):\n"
+        "    if subject.utterance.id == 'b/0':\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return load(subject, rate)\n"
+        "workers.load_sound = deadly\n"
+        "if __name__ == '__main__':\n"
+        "    from melcodec.evaluation.run import EvaluationSettings, evaluate\n"
+        "    settings = EvaluationSettings(sys.argv[3], 'mcd', anchors=False, num_workers=2)\n"
+        "    report = evaluate([sys.argv[1]], Path(sys.argv[2]), settings)\n"
+        "    print(report.files, report.failures)\n"
+    )
+    command = [sys.executable, script, corpus / "speech", tmp_path / "r", tiny_checkpoint]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("5 {'b/0': ")
+    assert "the process that scored it died" in done.stdout
+
+
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(corpus, tiny_checkpoint, tmp_path):
+    script = tmp_path / "evaluating.py"
+    script.write_text(EVALUATE)
+    results = tmp_path / "killed" / "results.jsonl"
+
+    def start(folder):
+        command = [sys.executable, script, corpus / "speech", folder, tiny_checkpoint]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+
+    first = start(tmp_path / "killed")
+    deadline = time.monotonic() + 120
+    while not (results.exists() and results.read_text().count("\n") >= 2) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    workers_of = children(first.pid)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    kept = results.read_text().splitlines()[:2]
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+    while any(alive(pid) for pid in workers_of) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in workers_of), "workers outlive their parent"
+
+    assert start(tmp_path / "killed").wait(200) == 0
+    assert results.read_text().splitlines()[:2] == kept
+    assert len(results.read_text().splitlines()) == 6
+    assert start(tmp_path / "whole").wait(200) == 0
+    for name in ("metrics.json", "files.csv", "index.html"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def children(pid):
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
+    return [int(line) for line in found.stdout.split()]
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.startswith("Z")
