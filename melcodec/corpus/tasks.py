@@ -113,7 +113,9 @@ class Worker:
     """A codec that waits for tasks, in a process of its own."""
 
     def __init__(self, setup: Setup) -> None:
-        os.environ["OMP_NUM_THREADS"] = str(setup.threads)  # before torch is imported
+        # before torch is imported; nearly every padded batch has a shape of its own, whose kernels need not be kept
+        os.environ["OMP_NUM_THREADS"] = str(setup.threads)
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
         import torch
 
         from melcodec.codec import BATCH_FRAMES, Codec

@@ -53,7 +53,7 @@ def plan_systems(codec: Codec, anchors: bool, floor: bool) -> tuple[list[System]
     systems, absent = [own], {}
     systems.append(System(UNQUANTIZED, "the same network, quantizer bypassed", None))
     if not floor:
-        absent[KMEANS] = "it is learned from speech: give some with --train"
+        absent[KMEANS] = "it is learned from other speech: give some with --train"
     elif codec.num_codebooks > 1:
         absent[KMEANS] = "it is made for one codebook"
     else:

@@ -29,7 +29,7 @@ METRICS_FILE, FILES_FILE, RESULTS_FILE, PAGE_FILE = "metrics.json", "files.csv",
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """The tokenizer. bit_rate: codes at log2(K) bits each; code_rate: codes a second and codebook."""
+    """The tokenizer. path: file or name; bit_rate: codes at log2(K) bits each; code_rate: codes a second and codebook."""
 
     path: str
     sha256: str

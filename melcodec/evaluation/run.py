@@ -76,12 +76,13 @@ class Listener:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done. ``settings``: all that decides the figures, as metrics.json shows it."""
+    """What will be done. ``file``: the checkpoint's; ``settings``: all that decides the figures, as metrics.json shows it."""
 
     subjects: list[Subject]
     train: list[Subject]
     choice: Choice
     codec: Codec
+    file: Path
     checkpoint: CheckpointFacts
     systems: list[System]
     absent_systems: dict[str, str]
@@ -130,12 +131,12 @@ def make_plan(data: Sequence[str | Path], settings: EvaluationSettings) -> Plan:
     """Find everything that is needed, so that what is missing is said before long work."""
     choice = choose(settings.metrics)
     subjects = find_subjects(data, settings.limit, settings.seed)
-    train = find_subjects(settings.train) if settings.train else []
+    train = without(find_subjects(settings.train), subjects) if settings.train else []
     path = find_checkpoint(settings.checkpoint)
     codec = Codec.from_pretrained(path, "cpu")
     systems, absent = plan_systems(codec, settings.anchors, bool(train))
     checkpoint = CheckpointFacts(
-        str(path),
+        str(settings.checkpoint),
         hashlib.sha256(path.read_bytes()).hexdigest(),
         codec.fingerprint,
         codec.sample_rate,
@@ -153,7 +154,13 @@ def make_plan(data: Sequence[str | Path], settings: EvaluationSettings) -> Plan:
         "seed": settings.seed,
         "packages": package_versions(choice.names),
     }
-    return Plan(subjects, train, choice, codec, checkpoint, systems, absent, facts)
+    return Plan(subjects, train, choice, codec, path, checkpoint, systems, absent, facts)
+
+
+def without(train: Sequence[Subject], evaluated: Sequence[Subject]) -> list[Subject]:
+    """What of ``train`` is not evaluated: an anchor that was learned from its test is none."""
+    known = {(os.path.realpath(item.utterance.path), item.utterance.member) for item in evaluated}
+    return [item for item in train if (os.path.realpath(item.utterance.path), item.utterance.member) not in known]
 
 
 def check_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
@@ -203,7 +210,7 @@ def score_files(
 ) -> tuple[list[Result], dict[str, str]]:
     """Every subject's result, in order, and the reasons of those that have none, by id."""
     names = tuple(system.name for system in plan.systems)
-    recipe = Recipe(plan.checkpoint.path, names, plan.choice.names, floor)
+    recipe = Recipe(str(plan.file), names, plan.choice.names, floor)
     keys, failures = name_tasks(plan, floor)
     with ResultFile(path, fresh=settings.overwrite) as kept:
         todo = {task.key: task for task in keys.values() if task.key not in kept.known}

@@ -9,6 +9,7 @@ from melcodec.evaluation.catalog import METRICS
 from melcodec.evaluation.report import Report
 
 WIDTH = 12
+HEADLINES = ("log_mel_l1", "stoi", "pesq_wb", "distillmos", "speaker_similarity", "wer")
 BEST = {"stoi": 1.0, "estoi": 1.0, "speaker_similarity": 1.0}  # what the original itself has
 
 
@@ -31,12 +32,16 @@ def summary(report: Report) -> list[str]:
     facts, first = report.checkpoint, report.systems[0]
     speakers = len(report.groups.get("speaker", {}))
     who = f" by {speakers} speakers" if speakers else ""
+    unseen = report.groups.get("seen", {}).get("unseen")
+    if unseen is not None:
+        who += f"; {unseen.files} of the files are by speakers that were never trained on"
     lines = [
         f"{Path(facts.path).stem} (checkpoint {facts.fingerprint}) makes {facts.code_rate:.2f} codes a second, "
         f"{facts.bit_rate:.0f} bit/s, measured on {report.files} files, {report.seconds / 60:.1f} minutes{who}."
     ]
     said = []
-    for name, found in first.means.items():
+    for name in [name for name in HEADLINES if name in first.means] or list(first.means):
+        found = first.means[name]
         between = "" if found.low is None else f" ({found.low:.3f} to {found.high:.3f})"
         said.append(f"{METRICS[name].label} {found.mean:.3f}{between}")
     lines.append(f"The codes: {'; '.join(said)}. In brackets, where the mean lies with 95 % confidence.")

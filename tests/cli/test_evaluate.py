@@ -45,9 +45,9 @@ def test_a_report_a_table_and_json(two, tiny_checkpoint, tmp_path):
     assert found["command"].endswith("--num-workers 1 --json")
 
 
-def test_every_option_does_something(two, tiny_checkpoint, tmp_path):
+def test_every_option_does_something(two, speech_folder, tiny_checkpoint, tmp_path):
     (two / "bad.flac").write_bytes(b"nonsense")
-    options = ("--metrics", "mcd,log_mel_l1", "--train", two, "--seed", 5, "--num-workers", 2, "--json")
+    options = ("--metrics", "mcd,log_mel_l1", "--train", speech_folder, "--seed", 5, "--num-workers", 2, "--json")
     done = run(two, "-o", "r", "-c", tiny_checkpoint, *options, cwd=tmp_path)
     (two / "bad.flac").unlink()
     assert done.returncode == 1

@@ -31,11 +31,13 @@ def corpus(speech_folder, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def evaluated(corpus, tiny_checkpoint, tmp_path_factory):
+def evaluated(corpus, speech_folder, tiny_checkpoint, tmp_path_factory):
     """(report, folder) of the core metrics with anchors, from two processes."""
     folder = tmp_path_factory.mktemp("evaluated") / "report"
     data = corpus / "speech"
-    settings = EvaluationSettings(str(tiny_checkpoint), "core", train=(data,), num_workers=2, command="melcodec evaluate x")
+    settings = EvaluationSettings(
+        str(tiny_checkpoint), "core", train=(speech_folder,), num_workers=2, command="melcodec evaluate x"
+    )
     return evaluate([data], folder, settings), folder
 
 

@@ -93,6 +93,7 @@ def test_words_for_people(evaluated):
     report, folder = evaluated
     words = "\n".join([*summary(report), *table(report)])
     assert "measured on 6 files" in words
+    assert "2 of the files are by speakers that were never trained on" in words
     assert f"{mean(report).mean:.3f}" in words
     assert "without digital silence" in words
     page = (folder / "index.html").read_text()
@@ -155,8 +156,14 @@ def test_a_report_of_an_older_version_is_not_gone_on_with(here, corpus, tmp_path
     assert "-f" in caught.value.hint
 
 
-def test_the_k_means_floor_is_kept(here, corpus, tmp_path, settings, monkeypatch):
-    with_floor = replace(settings, anchors=True, train=(corpus / "speech",))
+def test_the_floor_is_never_learned_from_what_it_is_measured_on(here, corpus, tmp_path, settings):
+    report = evaluate([corpus / "speech"], tmp_path / "r", replace(settings, anchors=True, train=(corpus / "speech",)))
+    assert report.absent_systems["kmeans"] == "it is learned from other speech: give some with --train"
+    assert "kmeans" not in [system.name for system in report.systems]
+
+
+def test_the_k_means_floor_is_kept(here, corpus, speech_folder, tmp_path, settings, monkeypatch):
+    with_floor = replace(settings, anchors=True, train=(speech_folder,))
     first = evaluate([corpus / "speech"], tmp_path / "r", with_floor)
     monkeypatch.setattr(running, "learn_floor", lambda *_: pytest.fail("learned again"))
     assert evaluate([corpus / "speech"], tmp_path / "r", with_floor) == first

@@ -1,0 +1,80 @@
+"""The report in a real headless browser, and its rate-quality figure."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from melcodec.evaluation.figure import plot_rates
+from melcodec.plots import figure_bytes
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def opened(evaluated):
+    """(page, complaints) of the report, offline, as wide as a phone."""
+    sync = pytest.importorskip("playwright.sync_api")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip("no browser on this machine: apt-get install chromium")
+    with sync.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_context(viewport={"width": 390, "height": 844}, offline=True).new_page()
+        complaints: list[str] = []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto((evaluated[1] / "index.html").as_uri())
+        page.wait_for_timeout(300)
+        yield page, complaints
+        browser.close()
+
+
+def test_it_renders_fits_and_complains_about_nothing(opened):
+    page, complaints = opened
+    assert page.title().startswith("Evaluation of ")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert complaints == []
+
+
+def test_players_hold_original_codes_and_ceiling_of_one_length(opened):
+    page, _ = opened
+    page.evaluate("document.querySelectorAll('audio').forEach(player => player.load())")
+    lengths = []
+    for _ in range(100):
+        lengths = page.evaluate("[...document.querySelectorAll('audio')].map(player => player.duration || 0)")  # NaN at first
+        if all(lengths):
+            break
+        page.wait_for_timeout(50)
+    assert len(lengths) == 9
+    for start in (0, 3, 6):
+        assert lengths[start] > 0.5
+        assert lengths[start : start + 3] == pytest.approx([lengths[start]] * 3, abs=0.01)
+
+
+def test_every_table_names_its_columns(opened):
+    page, _ = opened
+    heads = page.evaluate("[...document.querySelectorAll('table')].map(table => table.tHead.innerText)")
+    assert any("unquantized" in head for head in heads)
+    assert any("language" in head for head in heads)
+    assert any("95 % from" in head for head in heads)
+
+
+def test_the_figure_has_a_panel_for_each_of_its_metrics(evaluated):
+    report, _ = evaluated
+    figure = plot_rates(report)
+    labels = [axes.get_ylabel() for axes in figure.axes if axes.get_visible()]
+    assert len(labels) == 2
+    assert "mel-cepstral distortion (dB) \N{DOWNWARDS ARROW}" in labels
+    assert all(axes.get_xlabel() == "Bit rate (bit/s)" for axes in figure.axes)
+    assert figure_bytes(figure, ".svg").startswith(b"<?xml")
+    named = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert named == {system.label for system in report.systems}
+
+
+def test_alone_the_codes_need_no_figure(evaluated):
+    report, _ = evaluated
+    assert plot_rates(replace(report, systems=report.systems[:1])) is None
