@@ -6,7 +6,7 @@ MELCODEC := $(BIN)/melcodec
 # torchaudio 2.11 is the last one and wants torch of its own line, also on a CPU
 TORCH := torch==2.11.0 torchaudio==2.11.0
 
-.PHONY: demo test lint types unit parity bench wheel clean
+.PHONY: demo test lint types unit test-ray parity bench wheel clean
 
 demo: $(VENV)/installed
 	$(MELCODEC) encode examples -o out/codes --to npz -f
@@ -30,6 +30,11 @@ types: $(VENV)/developing
 
 unit: $(VENV)/developing
 	$(BIN)/python -m pytest -q
+
+# a minute and a half more, and a large package; without it those tests are skipped
+test-ray: $(VENV)/developing
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[ray]'
+	$(BIN)/python -m pytest -q tests/corpus/test_ray.py
 
 # compares with Coqui's own code at full size, in an environment of its own
 parity: .venv-parity/installed

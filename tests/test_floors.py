@@ -13,7 +13,7 @@ import melcodec
 PACKAGE = Path(melcodec.__file__).parent
 
 FLOORS = {
-    "errors": 0,
+    **dict.fromkeys(("errors", "version"), 0),
     **dict.fromkeys(("config", "chunking", "devices", "distributed", "files", "presets"), 1),
     **dict.fromkeys(("audio", "metrics", "plots", "pages"), 2),
     **dict.fromkeys(("nn", "quantize", "manifests"), 3),

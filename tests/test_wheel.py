@@ -37,7 +37,9 @@ def test_what_is_inside(wheel):
     checkpoint = ROOT / "checkpoints" / "melcodec-base.safetensors"
     assert inside["melcodec/checkpoints/melcodec-base.safetensors"] == checkpoint.stat().st_size
     sources = {
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "melcodec").rglob("*") if path.suffix in (".py", ".toml", ".json", ".j2", ".css", ".js")
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "melcodec").rglob("*")
+        if path.suffix in (".py", ".toml", ".json", ".j2", ".css", ".js")
     }
     assert {"melcodec/presets/base.toml", "melcodec/presets/xtts_mel_norms.json"} < sources <= set(inside)
     assert "melcodec/py.typed" in inside

@@ -55,9 +55,9 @@ def save(drawn: Drawn, output: Path, overwrite: bool) -> None:
     if not is_page(output):
         save_figure(drawn.figure, output, overwrite)
         return
-    from melcodec import __version__
     from melcodec.files import check_output
     from melcodec.pages import Picture, Section, Table, write_page
+    from melcodec.version import __version__
 
     check_output(output, overwrite)
     sections = [Section("Picture", [Picture(figure_bytes(drawn.figure), drawn.alt)])]

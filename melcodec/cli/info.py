@@ -40,7 +40,12 @@ def describe(file: str) -> dict[str, Any]:
         if meta["kind"] == "checkpoint":
             return describe_checkpoint(path, meta, entries)
         if meta["kind"] == "training state":
-            return {"file": str(path), "kind": "training state", "step": meta["progress"]["step"], "best": meta["progress"]["best"]}
+            return {
+                "file": str(path),
+                "kind": "training state",
+                "step": meta["progress"]["step"],
+                "best": meta["progress"]["best"],
+            }
     if path.suffix.lower() in SUFFIXES:
         return describe_array(path)
     if path.suffix.lower() in (".pth", ".pt") and path.is_file():

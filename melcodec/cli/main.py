@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from melcodec import __version__
 from melcodec.cli._console import say_error
 from melcodec.cli.compare import compare
 from melcodec.cli.config import config_app
@@ -25,6 +24,7 @@ from melcodec.cli.preprocess import preprocess
 from melcodec.cli.roundtrip import roundtrip
 from melcodec.cli.train import train
 from melcodec.errors import MelcodecError, from_os
+from melcodec.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,

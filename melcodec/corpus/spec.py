@@ -9,13 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from melcodec import __version__
 from melcodec.codec import Codec
 from melcodec.config import MelConfig
 from melcodec.corpus.reading import Rules
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
 from melcodec.formats.store import FORMAT, MAX_CODE, RUN, VERSION, read_spec
+from melcodec.version import __version__
 
 MISSING = "nothing"
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from melcodec import __version__
 from melcodec.errors import MelcodecError
 from melcodec.evaluation.pairing import LeftOut, Maker, Pair, Update, from_folders, from_speech
 from melcodec.evaluation.subjects import find_subjects
 from melcodec.metrics.agreement import best_matching, count_pairs, exact_agreement, jensen_shannon, matched_agreement
 from melcodec.metrics.codes import CodeUsage, code_usage
 from melcodec.metrics.statistics import Estimate, estimate
+from melcodec.version import __version__
 
 KIND, FORMAT = "comparison", 1
 MOST_MOVED = 12

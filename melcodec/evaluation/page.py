@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from melcodec import __version__
 from melcodec.codec import Codec
 from melcodec.errors import MelcodecError
 from melcodec.evaluation.anchors import CODES, MEL, Workshop
@@ -21,6 +20,7 @@ from melcodec.metrics.statistics import Estimate
 from melcodec.pages import Part, Picture, Section, Sounds, Table, Text, Track, write_page
 from melcodec.pages.parts import Cell
 from melcodec.plots import figure_bytes, plot_roundtrip, plot_usage
+from melcodec.version import __version__
 
 JUDGES = ("distillmos", "stoi", "log_mel_l1")  # the first that is there says which files are best and worst
 MAX_SECONDS = 20.0  # of a sound on the page

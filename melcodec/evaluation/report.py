@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from melcodec import __version__
 from melcodec.errors import MelcodecError
 from melcodec.evaluation.anchors import CODES, System
 from melcodec.evaluation.catalog import METRICS
@@ -22,6 +21,7 @@ from melcodec.evaluation.subjects import GROUP_LABELS
 from melcodec.files import written_aside
 from melcodec.metrics.codes import CodeDurations, CodeUsage, code_durations, code_usage, run_lengths
 from melcodec.metrics.statistics import Estimate, estimate
+from melcodec.version import __version__
 
 KIND, FORMAT = "evaluation", 1
 METRICS_FILE, FILES_FILE, RESULTS_FILE, PAGE_FILE = "metrics.json", "files.csv", "results.jsonl", "index.html"

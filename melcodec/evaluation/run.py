@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from melcodec import __version__
 from melcodec.codec import Codec
 from melcodec.errors import MelcodecError, from_os
 from melcodec.evaluation.anchors import KMEANS, System, learn_floor, plan_systems
@@ -34,6 +33,7 @@ from melcodec.evaluation.subjects import Subject, find_subjects, subject_key
 from melcodec.evaluation.workers import Recipe, Task, score_all
 from melcodec.files import written_aside
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT, find_checkpoint
+from melcodec.version import __version__
 
 FLOOR_FILE = "kmeans.npz"
 

@@ -96,7 +96,7 @@ def test_stopped_while_mels_are_computed(speech_folder, tmp_path, cue):
     _, err = child.communicate(timeout=60)
     assert (child.returncode, err) == (130, "stopped while computing mels; the same command goes on with them\n")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.toml"]
-    assert not [path for path in cache.rglob("done.json")]
+    assert not list(cache.rglob("done.json"))
 
 
 def test_the_bar_goes_when_the_mels_are_there(speech_folder, tmp_path):
