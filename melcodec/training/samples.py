@@ -43,9 +43,10 @@ class Samples:
             )
             save_figure(figure, clip_path(self.folder, index, step, ".png"))
             log.picture(f"{name}/mel", step, clip_path(self.folder, index, step, ".png"))
-            if not clip_path(self.folder, index, None, ".wav").exists():
-                self._sound(log, f"{name}/original", clip_path(self.folder, index, None, ".wav"), step, mel)
-            self._sound(log, f"{name}/reconstruction", clip_path(self.folder, index, step, ".wav"), step, output)
+            untouched, decoded = clip_path(self.folder, index, None, ".wav"), clip_path(self.folder, index, step, ".wav")
+            if not untouched.exists():
+                self._sound(log, f"{name}/original", untouched, step, mel)
+            self._sound(log, f"{name}/reconstruction", decoded, step, output[..., : mel.shape[-1]])
         if self.clips:
             figure = plot_codebook(model.codebook.embed.T.cpu().numpy(), counts, f"codebook, step {step}")
             save_figure(figure, codebook_path(self.folder, step))

@@ -77,11 +77,11 @@ class Validator:
 
     @torch.no_grad()
     def reconstruct(self, model: VQVAE, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Natural mel (1, M, T) -> codes (1, Q, N) and natural mel (1, M, T), in float32 as encoding does it."""
+        """Natural mel (1, M, T) -> codes (1, Q, N) and natural mel (1, M, 4 N), in float32 as encoding does it."""
         model.eval()
         with exact_float32(mel.device):
             codes = model.encode(self.frontend.normalize(mel))
-            return codes, self.frontend.denormalize(model.decode(codes))[..., : mel.shape[-1]]
+            return codes, self.frontend.denormalize(model.decode(codes))
 
     def judge(self, model: VQVAE) -> Verdict:
         """Reconstruct every window; each process takes its share, and all get the same verdict."""
@@ -93,7 +93,7 @@ class Validator:
             mel = self.mel(*window)
             codes, output = self.reconstruct(model, mel)
             place = distributed.rank() + index * distributed.world_size()
-            errors[place] = log_mel_l1(mel.cpu().numpy(), output.cpu().numpy())
+            errors[place] = log_mel_l1(mel.cpu().numpy(), output[..., : mel.shape[-1]].cpu().numpy())
             counts += torch.bincount(codes.flatten(), minlength=len(counts))
             if self.reference is not None:
                 same += torch.tensor([(codes.cpu() == self.reference[index]).sum(), codes.numel()], device=device)
