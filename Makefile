@@ -28,8 +28,9 @@ lint: $(VENV)/developing
 types: $(VENV)/developing
 	$(BIN)/mypy
 
+# file by file on every core; one thread each, or they would stand in each other's way
 unit: $(VENV)/developing
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 # a minute and a half more, and a large package; without it those tests are skipped
 test-ray: $(VENV)/developing
