@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from melcodec.cli._console import say_error
+from melcodec.cli.bench import bench
 from melcodec.cli.compare import compare
 from melcodec.cli.config import config_app
 from melcodec.cli.convert import export_xtts, import_xtts
@@ -51,7 +52,7 @@ def common(
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Use": (encode, decode, roundtrip, preprocess, info),
-    "Judge": (evaluate, compare),
+    "Judge": (evaluate, compare, bench),
     "Train": (train, mel_stats),
     "XTTS": (import_xtts, export_xtts),
 }

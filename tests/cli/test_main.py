@@ -59,7 +59,8 @@ def test_ctrl_c(tiny_checkpoint, tmp_path):
     assert child.stdin is not None
     child.stdin.write(bytes(1 << 20))  # more than a pipe holds: returns once standard input is being read
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    child.wait(timeout=60)  # with its input still open, as a terminal is
+    _, err = child.communicate()
     assert child.returncode in (1, 130)
     assert err.decode().strip() in ("", "Aborted.")
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,105 @@
+"""``melcodec bench``: what this machine does, and what limits it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from melcodec.cli import _options as options
+from melcodec.cli._console import progress
+from melcodec.formats.shipped import DEFAULT_CHECKPOINT
+
+if TYPE_CHECKING:
+    from melcodec.bench import Figure, Machine
+
+Seconds = Annotated[float, typer.Option(min=0.1, max=3600, help="Speech to measure with; it is synthetic, no file is read.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Timed passes after the warm-up; the median counts.")]
+AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+HEAD = ("", "median", "", "lowest", "highest", "of GEMM", "of memory", "of starts")
+WORDS = (0, 2)  # the columns that are words and stand to the left
+
+
+def bench(
+    checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
+    device: options.Device = "auto",
+    seconds: Seconds = 10.0,
+    repeats: Repeats = 5,
+    as_json: AsJSON = False,
+) -> None:
+    """Measure encode, decode, vocoder and training on this machine, and say what limits each.
+
+    Each is shown as a share of what the machine does with a bare matrix product (GEMM), a bare copy of memory, and
+    operations that do nothing: of whichever is near, a stage cannot be made much faster here.
+    """
+    from melcodec.bench import BenchSettings, describe_machine, measure
+    from melcodec.codec import Codec
+
+    settings = BenchSettings(seconds, repeats)
+    codec = Codec.from_pretrained(checkpoint, device)
+    machine = describe_machine(codec.device)
+    with progress("measuring") as update:
+        figures = measure(codec, settings, update)
+    asked = {"checkpoint": checkpoint, "fingerprint": codec.fingerprint, "seconds": seconds, "repeats": repeats}
+    if as_json:
+        print(json.dumps({"machine": asdict(machine), "settings": asked, "figures": [asdict(figure) for figure in figures]}))
+        return
+    print(in_words(machine))
+    print(f"{checkpoint}, {seconds:g} s of speech, median of {repeats}")
+    print()
+    show([cells(figure) for figure in figures])
+    print()
+    width = max(len(figure.name) for figure in figures)
+    for figure in figures:
+        if figure.limit:
+            print(f"{figure.name:<{width}}  {figure.limit}")
+
+
+def in_words(machine: Machine) -> str:
+    """The machine on one line."""
+    where = "" if machine.device == "cpu" else f"{machine.device}, "
+    return f"{where}{machine.cpu}, {machine.cores} cores, {machine.threads} threads, torch {machine.torch}"
+
+
+def cells(figure: Figure) -> tuple[str, ...]:
+    """A line of the table, as ``HEAD`` names its columns."""
+    shares = (figure.gemm_share, figure.memory_share, figure.start_share)
+    told = ("" if share is None else f"{share:.0%}" for share in shares)
+    name = f"{figure.name} {figure.precision}" if figure.name == "training step" else figure.name
+    return (name, number(figure.median), figure.unit, number(figure.low), number(figure.high), *told)
+
+
+def number(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def show(rows: list[tuple[str, ...]]) -> None:
+    """A drawn table on a terminal, plain aligned lines elsewhere."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(table(rows))
+        return
+    widths = [max(map(len, column)) for column in zip(HEAD, *rows, strict=True)]
+    for row in (HEAD, *rows):
+        aligned = (
+            f"{cell:<{width}}" if index in WORDS else f"{cell:>{width}}"
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join(aligned).rstrip())
+
+
+def table(rows: list[tuple[str, ...]]) -> Any:
+    """``rows`` as rich draws them."""
+    from rich.table import Table
+
+    drawn = Table()
+    for index, name in enumerate(HEAD):
+        drawn.add_column(name, justify="left" if index in WORDS else "right", no_wrap=index in WORDS)
+    for row in rows:
+        drawn.add_row(*row)
+    return drawn
