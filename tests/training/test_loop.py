@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -481,3 +482,33 @@ def test_samples_show_and_sound_the_same_clips_from_the_start(corpus, tmp_path):
     assert tags["histograms"] == ["valid/usage"]
     assert [event.step for event in board.Images("clip0/mel")] == [0, 3]
     assert [event.step for event in board.Audio("clip0/reconstruction")] == [0, 3]
+
+
+WITH_WANDB = """
+import sys
+from pathlib import Path
+from melcodec.config import load_preset, with_overrides
+from melcodec.errors import MelcodecError
+from melcodec.training.logs import RunLog
+from melcodec.training.engine import start_engine
+
+if __name__ == "__main__":
+    start_engine(load_preset("tiny"), "cpu")
+    try:
+        log = RunLog(Path(sys.argv[1]), 0, "offline", {"steps": 3})
+        log.scalars("train", 1, {"loss": 0.5})
+        log.close()
+    except MelcodecError as error:
+        print(error.message, error.hint)
+"""
+
+
+def test_wandb_listens_offline_or_is_asked_for(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_WANDB, str(tmp_path)], capture_output=True, text=True, check=True, timeout=120
+    )
+    if find_spec("wandb") is None:
+        assert "pip install 'melcodec[wandb]'" in done.stdout
+    else:
+        (run,) = (tmp_path / "wandb").glob("offline-run-*")
+        assert any(path.suffix == ".wandb" for path in run.iterdir())
