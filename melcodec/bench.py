@@ -38,6 +38,7 @@ LIMITING = 0.5  # share of a ceiling from which on it is called the limit
 GEMM_SIZE = {"cpu": 2048, "cuda": 8192}  # rows and columns: 17 GFLOP on a CPU, 1.1 TFLOP on a GPU
 COPY_BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}  # larger than the caches
 LONGEST = 3600.0  # seconds of speech
+BUSY = 0.5  # load per core
 FLOAT32, BFLOAT16, REAL_TIME = "float32", "bfloat16", "x real time"
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}  # aten's names
 OVERWRITES = {"copy_", "fill_", "zero_"}  # what they write they do not read
@@ -114,13 +115,25 @@ class Figure:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it was measured. ``cores`` may be used by this process, ``threads`` are used by torch."""
+    """Where it was measured.
+
+    Args:
+        cores: that this process may use.
+        threads: that torch uses.
+        load: processes that wanted a core, mean of the last minute; None where the system does not say.
+    """
 
     cpu: str
     cores: int
     threads: int
     torch: str
     device: str
+    load: float | None
+
+    @property
+    def busy(self) -> bool:
+        """Whether others are at work here, so that the figures will be too low."""
+        return self.load is not None and self.load > BUSY * self.cores
 
 
 @dataclass(frozen=True)
@@ -187,7 +200,8 @@ def products(device: torch.device, dtype: torch.dtype, settings: BenchSettings) 
         return Task(f"GEMM {precision}", product, "GFLOP/s", lambda spent: work.flops / spent / 1e9, precision, work)
 
     yield exactly(lambda: torch.mm(left, right))
-    if device.type == "cpu" and torch.backends.mkldnn.is_available() and dtype == torch.float32:
+    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if device.type == "cpu" and onednn and dtype == torch.float32:  # bfloat16 is oneDNN's already
         blocked = left.to_mkldnn()
         yield exactly(lambda: F.linear(blocked, right))
 
@@ -285,22 +299,23 @@ def beside(stage: Figure, known: dict[str, Figure]) -> Figure:
     gemm = work.flops / stage.seconds * product.seconds / product.work.flops
     memory = work.moved / stage.seconds * copied.seconds / copied.work.moved
     starts = work.operations / stage.seconds * started.seconds / started.work.operations
-    words = limit_of(gemm, memory, starts, work.operations)
+    words = limit_of(gemm, memory, starts, stage)
     return replace(stage, gemm_share=gemm, memory_share=memory, start_share=starts, limit=words)
 
 
-def limit_of(gemm: float, memory: float, starts: float, operations: int) -> str:
-    """What limits a stage with these shares, in words: the nearest ceiling, when one is near."""
-    of_gemm, of_copy = f"{gemm:.0%} of a bare matrix product", f"{memory:.0%} of a bare copy"
+def limit_of(gemm: float, memory: float, starts: float, stage: Figure) -> str:
+    """What limits ``stage`` with these shares, in words: the nearest ceiling, when one is near."""
+    of_gemm, of_copy = f"{gemm:.0%} of a bare {stage.precision} matrix product", f"{memory:.0%} of a bare copy"
     largest = max(gemm, memory, starts)
     if largest < LIMITING:
-        return f"no ceiling is near: it reaches {of_gemm} and {of_copy}, and {starts:.0%} of its time starts operations"
+        shares = f"{of_gemm}, {of_copy}, and {starts:.0%} of its time starts operations"
+        return f"no ceiling is near: {shares}; the rest is work on single elements, or threads that wait"
     if largest == gemm:
-        return f"arithmetic: it reaches {of_gemm}"
+        return f"arithmetic: {of_gemm}"
     if largest == starts:
-        return f"overhead: starting its {operations} operations alone takes {min(starts, 1):.0%} of its time"
+        return f"overhead: starting its {stage.work.operations} operations alone takes {min(starts, 1):.0%} of its time"
     place = "memory" if memory <= 1 else "the caches"
-    return f"{place}: what its operations read and write passes at {of_copy}; it reaches {of_gemm}"
+    return f"{place}: what its operations read and write passes at {of_copy}; {of_gemm}"
 
 
 def in_turn(
@@ -391,9 +406,10 @@ def _num_bytes(tensor: Tensor) -> int:
 
 
 def describe_machine(device: torch.device) -> Machine:
-    """What measures."""
+    """What will measure: ask before, because measuring is a load, too."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return Machine(_cpu_name(), _cores(), torch.get_num_threads(), torch.__version__, name)
+    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    return Machine(_cpu_name(), _cores(), torch.get_num_threads(), str(torch.__version__), name, load)
 
 
 def _cores() -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from melcodec.cli import _options as options
-from melcodec.cli._console import progress
+from melcodec.cli._console import progress, say
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Seconds = Annotated[float, typer.Option(min=0.1, max=3600, help="Speech to measure with; it is synthetic, no file is read.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Timed passes after the warm-up; the median counts.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-HEAD = ("", "median", "", "lowest", "highest", "of GEMM", "of memory", "of starts")
+HEAD = ("", "median", "unit", "range", "of GEMM", "of copy", "starts")
 WORDS = (0, 2)  # the columns that are words and stand to the left
 
 
@@ -32,8 +32,8 @@ def bench(
 ) -> None:
     """Measure encode, decode, vocoder and training on this machine, and say what limits each.
 
-    Each is shown as a share of what the machine does with a bare matrix product (GEMM), a bare copy of memory, and
-    operations that do nothing: of whichever is near, a stage cannot be made much faster here.
+    Each is set beside what the machine does with nothing but a matrix product (GEMM), a copy of memory, or the start of
+    an operation. A stage that is near one of these cannot do the same work much faster here.
     """
     from melcodec.bench import BenchSettings, describe_machine, measure
     from melcodec.codec import Codec
@@ -41,6 +41,8 @@ def bench(
     settings = BenchSettings(seconds, repeats)
     codec = Codec.from_pretrained(checkpoint, device)
     machine = describe_machine(codec.device)
+    if machine.busy:
+        say(f"{machine.load} processes want the {machine.cores} cores; the figures will be too low, by more than a fair share")
     with progress("measuring") as update:
         figures = measure(codec, settings, update)
     asked = {"checkpoint": checkpoint, "fingerprint": codec.fingerprint, "seconds": seconds, "repeats": repeats}
@@ -68,8 +70,8 @@ def cells(figure: Figure) -> tuple[str, ...]:
     """A line of the table, as ``HEAD`` names its columns."""
     shares = (figure.gemm_share, figure.memory_share, figure.start_share)
     told = ("" if share is None else f"{share:.0%}" for share in shares)
-    name = f"{figure.name} {figure.precision}" if figure.name == "training step" else figure.name
-    return (name, number(figure.median), figure.unit, number(figure.low), number(figure.high), *told)
+    spread = f"{number(figure.low)} - {number(figure.high)}"
+    return (figure.name, number(figure.median), figure.unit, spread, *told)
 
 
 def number(value: float) -> str:

@@ -64,7 +64,7 @@ def plot_roundtrip(
     Args:
         original: (M, T) natural log power.
         reconstruction: (M, T') as decoded, T' >= T; what lies past T is not shown.
-        codes: (Q, N) of which ``reconstruction`` was decoded, T' // N frames each; None leaves the strip out.
+        codes: (Q, N) of which ``reconstruction`` was decoded, T' / N frames each, rounded up; None leaves the strip out.
         sample_rate: Hz.
         hop_length: samples per frame.
         title: see ``plot_mel``.
@@ -91,7 +91,8 @@ def plot_roundtrip(
         _label_bands(axes, original.shape[0], f_min, f_max)
     third.set_xlim(-0.5 * frame, (num_frames - 0.5) * frame)
     if codes is not None:
-        _draw_codes(rows[1], codes, reconstruction.shape[1] // codes.shape[1] * frame, -0.5 * frame, _cell(figure, codes))
+        per_code = -(-reconstruction.shape[1] // codes.shape[1])  # rounded up: the last code's frames may be cut
+        _draw_codes(rows[1], codes, per_code * frame, -0.5 * frame, _cell(figure, codes))
     _label_time(third, figure)
     _add_bar(figure, image, [first, second], "Power (dB)")
     _add_bar(figure, error, [third], "Difference (dB)", extend="both")

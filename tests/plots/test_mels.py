@@ -145,6 +145,12 @@ def test_cut_mels_keep_their_codes_in_place(mel, decoded):
     assert strip.images[0].get_extent()[1] == pytest.approx(19.5 * FRAME)
 
 
+def test_a_reconstruction_cut_to_the_original_keeps_its_codes_in_place(mel, decoded):
+    steps, codes = decoded(mel[:, :101])
+    whole, cut = (plot_roundtrip(mel[:, :101], made, codes).axes[1].images[0] for made in (steps, steps[:, :101]))
+    assert cut.get_extent() == whole.get_extent()
+
+
 # ---- the page
 
 
