@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Seconds = Annotated[float, typer.Option(min=0.1, max=3600, help="Speech to measure with; it is synthetic, no file is read.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Timed passes after the warm-up; the median counts.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-HEAD = ("", "median", "unit", "range", "of GEMM", "of copy", "starts")
+HEAD = ("", "median", "unit", "range", "GEMM", "copy", "starts")
 WORDS = (0, 2)  # the columns that are words and stand to the left
 
 
@@ -51,6 +51,7 @@ def bench(
         return
     print(in_words(machine))
     print(f"{checkpoint}, {seconds:g} s of speech, median of {repeats}")
+    print("on the right: the share of the bare GEMM and of the bare copy, and of the time that starts operations")
     print()
     show([cells(figure) for figure in figures])
     print()
@@ -63,14 +64,14 @@ def bench(
 def in_words(machine: Machine) -> str:
     """The machine on one line."""
     where = "" if machine.device == "cpu" else f"{machine.device}, "
-    return f"{where}{machine.cpu}, {machine.cores} cores, {machine.threads} threads, torch {machine.torch}"
+    return f"{where}{machine.cpu}, cores {machine.cores}, threads {machine.threads}, torch {machine.torch}"
 
 
 def cells(figure: Figure) -> tuple[str, ...]:
     """A line of the table, as ``HEAD`` names its columns."""
     shares = (figure.gemm_share, figure.memory_share, figure.start_share)
     told = ("" if share is None else f"{share:.0%}" for share in shares)
-    spread = f"{number(figure.low)} - {number(figure.high)}"
+    spread = f"{number(figure.low)}-{number(figure.high)}"
     return (figure.name, number(figure.median), figure.unit, spread, *told)
 
 
@@ -97,11 +98,12 @@ def show(rows: list[tuple[str, ...]]) -> None:
 
 def table(rows: list[tuple[str, ...]]) -> Any:
     """``rows`` as rich draws them."""
+    from rich import box
     from rich.table import Table
 
-    drawn = Table()
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)  # fits into 80 columns
     for index, name in enumerate(HEAD):
-        drawn.add_column(name, justify="left" if index in WORDS else "right", no_wrap=index in WORDS)
+        drawn.add_column(name, justify="left" if index in WORDS else "right", no_wrap=True)
     for row in rows:
         drawn.add_row(*row)
     return drawn

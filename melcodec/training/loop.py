@@ -31,7 +31,7 @@ from melcodec.training.validate import Validator, Verdict
 from melcodec.vqvae import VQVAE, build_vqvae
 
 BEST, LAST = "best.safetensors", "last.safetensors"
-KMEANS_VECTORS_PER_CODE = 32
+KMEANS_VECTORS_PER_CODE = 16
 NAMED_FILES = 8  # of a batch that went wrong
 
 
@@ -247,7 +247,8 @@ class Trainer:
         while sum(map(len, found)) < wanted:
             draw = self.crops.draw(step)
             batch = self.crops.batch(draw)
-            latents = self.state.model.encode_latents(self.frontend.normalize(batch.mel), batch.lengths)
+            with self.engine.autocast():
+                latents = self.state.model.encode_latents(self.frontend.normalize(batch.mel), batch.lengths)
             found.append(_real(latents, draw.lengths, self.state.model.reach.stride))
             step += 1
         return torch.cat(found)
@@ -260,7 +261,7 @@ class Trainer:
             self._report("valid", verdict.scalars() | {"revived": state.progress.revived})
             self._show(verdict)
         state.progress.revived = 0
-        if verdict.error < state.best:
+        if verdict.error < state.best and (state.step or self.init):  # random weights are nobody's best
             state.progress.best = verdict.error
             self._save_checkpoint(BEST)
         self.clock.paused += time.perf_counter() - began
