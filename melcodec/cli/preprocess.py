@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from melcodec.cli import _options as options
-from melcodec.cli._console import say
-from melcodec.cli.train import stop_on_signals
+from melcodec.cli._console import say, stop_on_signals
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from melcodec.cli import _options as options
-from melcodec.cli._console import progress, say
+from melcodec.cli._console import progress, say, stop_on_signals
 
 if TYPE_CHECKING:
     from melcodec.config import RunConfig
@@ -100,24 +99,6 @@ def read_settings(
         model = parse(ModelConfig, read_header(find_checkpoint(init))[0].get("model", {}), init)
         settings = settings.model_copy(update={"model": model})
     return settings
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second Ctrl-C ends at once."""
-    received: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
