@@ -18,6 +18,7 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -300,7 +301,8 @@ def test_whatever_changes_builds_anew(speech, monkeypatch):
     stat = path.stat()
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     keys.append(key())
-    monkeypatch.setattr("melcodec.training.cache.find_spec", lambda name: None)  # an extra less
+    other = None if find_spec("av") else object()  # an extra less, or more
+    monkeypatch.setattr("melcodec.training.cache.find_spec", lambda name: other)
     keys.append(key())
     assert len(set(keys)) == len(keys)
     monkeypatch.chdir(speech)
