@@ -128,6 +128,7 @@ class Reporter:
         self.started = self.said = 0.0
         self.first: int | None = None  # the step of the first line: time is counted from there, after mels and k-means
         self.codes = ""
+        self.before: float | None = None  # tuning
         self.bar: Any = None
         self.task: Any = None
 
@@ -151,7 +152,10 @@ class Reporter:
             self.codes = f"{values['codes_used']} codes"
             kept = f", {values['agreement']:.1%} of the codes as before" if "agreement" in values else ""
             used = f"{values['codes_used']} codes, perplexity {values['perplexity']:.0f}{kept}"
-            self.say(f"step {step}: validation log-mel L1 {values['log_mel_l1']:.3f}, {used}")
+            error = values["log_mel_l1"]
+            self.before = error if step == 0 else self.before
+            then = f" ({self.before:.3f} before)" if kept and step and self.before else ""
+            self.say(f"step {step}: validation log-mel L1 {error:.3f}{then}, {used}")
             return
         now = time.monotonic()
         words = self._words(values)

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 CONFIG, FAILURES = "config.toml", "failures.jsonl"
 SPOKEN_FAILURES = 5
+STALE_CODES = (
+    "warning: tuning moves the codes: those made with the starting checkpoint, and GPTs trained on them, will not fit the new "
+    "one; --tune decoder keeps them valid"
+)
 HEAD_START = 1.0  # seconds
 PAGE_SECONDS = 120.0  # between two drawings of a run's page, each of which takes a second or two
 # what may change between two stops of a run: nothing that decides what is learned up to there
@@ -77,6 +81,8 @@ def train(
     engine = start_engine(settings, device)
     hear = (listener or Listener()) if engine.is_main_process else Listener(should_stop=(listener or Listener()).should_stop)
     init = load_init(settings) if settings.train.init else None
+    if init and settings.train.tune != "decoder":
+        hear.say(STALE_CODES)
     norms = _norms(mel_stats, init, settings.model.mel.n_mels)
     if engine.is_main_process:
         claim_folder(folder, settings)

@@ -219,6 +219,8 @@ def test_fine_tuning_takes_the_model_of_its_start(cli, speech_folder, tiny_check
     assert status == 0, err
     assert "step 0: validation log-mel L1" in err
     assert "100.0% of the codes as before" in err.splitlines()[-3]
+    assert re.search(r"step 4: validation log-mel L1 \d+\.\d+ \(\d+\.\d+ before\)", err)
+    assert "will not fit" not in err
     assert tiny_checkpoint.read_bytes() == before
     start, tuned = load_checkpoint(tiny_checkpoint), load_checkpoint(tmp_path / "run/best.safetensors")
     assert tuned.config == start.config
@@ -226,6 +228,12 @@ def test_fine_tuning_takes_the_model_of_its_start(cli, speech_folder, tiny_check
     assert tuned.fingerprint == start.fingerprint  # so codes made before stay valid
     assert not torch.equal(tuned.tensors["decoder.0.weight"], start.tensors["decoder.0.weight"])
     assert tuned.provenance["optimizer"]["lr"] == 5e-6  # the preset finetune
+
+
+@pytest.mark.parametrize("tune", ["full", "frozen-codebook"])
+def test_tuning_that_moves_codes_says_so(cli, speech_folder, tiny_checkpoint, tune):
+    _, _, err = cli("train", speech_folder, "--init", tiny_checkpoint, "--tune", tune, *FINE, "-o", "run")
+    assert "GPTs trained on them, will not fit the new one; --tune decoder keeps them valid" in err
 
 
 def test_a_start_of_another_architecture_is_refused(refused, speech_folder, tiny_checkpoint):
