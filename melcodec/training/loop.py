@@ -25,9 +25,9 @@ from melcodec.training.data import Crops, Draw, identity
 from melcodec.training.logs import RunLog
 from melcodec.training.objective import Shares, losses
 from melcodec.training.optimizer import build_optimizer, lr_at
-from melcodec.training.samples import Samples
+from melcodec.training.samples import Samples, Snapshot
 from melcodec.training.state import TrainState, state_paths
-from melcodec.training.validate import Validator, Verdict
+from melcodec.training.validate import Validator
 from melcodec.vqvae import VQVAE, build_vqvae
 
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -99,6 +99,7 @@ class Trainer:
         self.wrapped, self.optimizer = engine.prepare(model, optimizer)
         self.log: RunLog | None = None
         self.clock = _Clock(0)
+        self.unseen: Snapshot | None = None
 
     def _build_model(self) -> VQVAE:
         torch.manual_seed(self.config.train.seed)
@@ -146,8 +147,10 @@ class Trainer:
                 self._log_training()
             if state.step % train.valid_every == 0 or state.step == train.steps:
                 self._validate()
+            self._show()
             if state.step % train.save_every == 0:
                 self._save_state()
+        self._show()
         self._save_state()
         self._save_checkpoint(LAST)
 
@@ -259,17 +262,21 @@ class Trainer:
         verdict = self.validator.judge(state.judged.eval())
         if self.log:
             self._report("valid", verdict.scalars() | {"revived": state.progress.revived})
-            self._show(verdict)
+            self.log.usage(state.step, verdict.counts)
+            self.unseen = self.samples.take(state.step, state.judged, verdict.counts)
         state.progress.revived = 0
         if verdict.error < state.best and (state.step or self.init):  # random weights are nobody's best
             state.progress.best = verdict.error
             self._save_checkpoint(BEST)
         self.clock.paused += time.perf_counter() - began
 
-    def _show(self, verdict: Verdict) -> None:
-        assert self.log
-        self.log.usage(self.state.step, verdict.counts)
-        self.samples.show(self.log, self.state.step, self.state.judged, verdict.counts)
+    def _show(self) -> None:
+        """Draw the last validation; that of the untrained model only after the first step, for which nobody should wait."""
+        if self.log and self.unseen:
+            began = time.perf_counter()
+            self.samples.show(self.log, self.unseen)
+            self.unseen = None
+            self.clock.paused += time.perf_counter() - began
 
     def _log_training(self) -> None:
         state, clock = self.state, self.clock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,16 @@ from melcodec.vqvae import VQVAE
 FOLDER = "samples"
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A model's clips: codes (1, Q, N) and natural mel (1, M, 4 N) each; codewords (K, D) and how often each was used (K,)."""
+
+    step: int
+    outputs: list[tuple[Tensor, Tensor]]
+    embed: np.ndarray
+    counts: np.ndarray
+
+
 class Samples:
     """Pictures and sounds in ``samples/`` of the run's folder and in its trackers.
 
@@ -33,10 +44,15 @@ class Samples:
         self.clips = validator.clips(config.train.samples)
         self.vocoder = build_vocoder(GriffinLimConfig(), validator.frontend)
 
-    def show(self, log: RunLog, step: int, model: VQVAE, counts: np.ndarray) -> None:
-        """Draw and sound ``model`` after ``step``; ``counts`` (K,) is its codes' usage."""
-        for index, mel in enumerate(self.clips):
-            codes, output = self.validator.reconstruct(model, mel)
+    def take(self, step: int, model: VQVAE, counts: np.ndarray) -> Snapshot:
+        """What ``model`` makes of the clips after ``step``; ``counts`` (K,) is its codes' usage."""
+        outputs = [self.validator.reconstruct(model, mel) for mel in self.clips]
+        return Snapshot(step, outputs, model.codebook.embed.T.cpu().numpy().copy(), counts)
+
+    def show(self, log: RunLog, taken: Snapshot) -> None:
+        """Draw and sound it, which takes a few seconds."""
+        step = taken.step
+        for index, (mel, (codes, output)) in enumerate(zip(self.clips, taken.outputs, strict=True)):
             name, title = f"clip{index}", f"validation clip {index}, step {step}"
             figure = plot_roundtrip(
                 mel[0].cpu().numpy(), output[0].cpu().numpy(), codes[0].cpu().numpy(), title=title, **_axes(self.mel_config)
@@ -48,7 +64,7 @@ class Samples:
                 self._sound(log, f"{name}/original", untouched, step, mel)
             self._sound(log, f"{name}/reconstruction", decoded, step, output[..., : mel.shape[-1]])
         if self.clips:
-            figure = plot_codebook(model.codebook.embed.T.cpu().numpy(), counts, f"codebook, step {step}")
+            figure = plot_codebook(taken.embed, taken.counts, f"codebook, step {step}")
             save_figure(figure, codebook_path(self.folder, step))
             log.picture("codebook", step, codebook_path(self.folder, step))
 
