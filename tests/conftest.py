@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # the workers of pytest-xdist ignore Ctrl-C, and every process that they start would, too
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -101,3 +105,28 @@ def run_python():
         return done.stdout
 
     return run
+
+
+def why_no_browser() -> str | None:
+    """What is missing for the browser tests, with the line that installs it."""
+    if importlib.util.find_spec("playwright") is None:
+        return "playwright is not installed: pip install playwright"
+    if not any(map(shutil.which, BROWSERS)):
+        return "no browser on this machine: apt-get install chromium"
+    return None
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium of the machine; skips where there is none."""
+    if reason := why_no_browser():
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    program = next(filter(None, map(shutil.which, BROWSERS)))
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        )
+        yield chromium
+        chromium.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,26 +9,19 @@ import pytest
 from melcodec.evaluation.figure import plot_rates
 from melcodec.plots import figure_bytes
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
 
 @pytest.fixture(scope="module")
-def opened(evaluated):
+def opened(evaluated, browser):
     """(page, complaints) of the report, offline, as wide as a phone."""
-    sync = pytest.importorskip("playwright.sync_api")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip("no browser on this machine: apt-get install chromium")
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        page = browser.new_context(viewport={"width": 390, "height": 844}, offline=True).new_page()
-        complaints: list[str] = []
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto((evaluated[1] / "index.html").as_uri())
-        page.wait_for_timeout(300)
-        yield page, complaints
-        browser.close()
+    context = browser.new_context(viewport={"width": 390, "height": 844}, offline=True)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto((evaluated[1] / "index.html").as_uri())
+    page.wait_for_timeout(300)
+    yield page, complaints
+    context.close()
 
 
 def test_it_renders_fits_and_complains_about_nothing(opened):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from melcodec.config import MelConfig, xtts_mel_norms
 from melcodec.pages import Picture, Section, Sounds, Table, Text, Track, write_page
 from melcodec.plots import plot_mel, plot_roundtrip, save_figure
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = '<script>alert("x")</script> & "quotes" \N{LATIN SMALL LETTER U WITH DIAERESIS}'
 
 
@@ -92,31 +89,6 @@ def per_file() -> Table:
         for index in range(60)
     ]
     return Table("Sixty files.", ["File", "STOI", "ESTOI", "L1", "Speaker", "Codes"], rows)
-
-
-def why_no_browser() -> str | None:
-    """What is missing for the browser tests, with the line that installs it."""
-    if importlib.util.find_spec("playwright") is None:
-        return "playwright is not installed: pip install playwright"
-    if not any(map(shutil.which, BROWSERS)):
-        return "no browser on this machine: apt-get install chromium"
-    return None
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Headless Chromium of the machine; skips where there is none."""
-    if reason := why_no_browser():
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    program = next(filter(None, map(shutil.which, BROWSERS)))
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
