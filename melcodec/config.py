@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -197,6 +198,14 @@ class RunConfig(_Settings):
         if self.data.batch_size % self.train.accumulate:
             raise ValueError("data.batch_size must be a multiple of train.accumulate")
         return self
+
+
+def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings on one level, in order: ``{"data.crop_frames": 128}``."""
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        result |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {above + key: value}
+    return result
 
 
 ConfigT = TypeVar("ConfigT", bound=_Settings)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -48,23 +47,14 @@ def config_show(name: Name, assignments: Assignments = None) -> None:
 @config_app.command("check")
 def config_check(file: File) -> None:
     """Read a file of settings as melcodec train --config does, and print what differs from the defaults."""
-    from melcodec.config import RunConfig, parse, read_toml
+    from melcodec.config import RunConfig, flat, parse, read_toml
 
     settings = parse(RunConfig, read_toml(file), str(file))
-    defaults = dict(flat(RunConfig().model_dump()))
-    different = [(key, value) for key, value in flat(settings.model_dump()) if value != defaults[key]]
+    defaults = flat(RunConfig().model_dump())
+    different = [(key, value) for key, value in flat(settings.model_dump()).items() if value != defaults[key]]
     for key, value in different:
         print(f"{key} = {json.dumps(value)}  # default: {json.dumps(defaults[key])}")
     say(f"{file}: fine, {len(different)} settings differ from the defaults")
-
-
-def flat(settings: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """``("train.steps", 20000)`` for every setting, in order."""
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{above}{key}.")
-        else:
-            yield above + key, value
 
 
 def first_comment(text: str) -> str:

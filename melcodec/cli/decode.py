@@ -161,10 +161,10 @@ def write_sound(codec: Codec, codes: Codes, num_samples: int | None, target: Pat
 
 def write_picture(codec: Codec, codes: Codes, num_samples: int | None, target: Path) -> str:
     """Draw the mel; say its length."""
-    from melcodec.plots import plot_mel, save_figure
+    from melcodec.plots import Scale, plot_mel, save_figure
 
     mel = codec.decode_to_mel(codes.codes, num_samples)[0].cpu().numpy()
-    front, title = codec.frontend, f"{mel.shape[1]} frames from {codes.codes.shape[1]} codes"
-    figure = plot_mel(mel, front.sample_rate, front.hop_length, title, front.f_min, front.f_max)
+    title = f"{mel.shape[1]} frames from {codes.codes.shape[1]} codes"
+    figure = plot_mel(mel, Scale.of(codec.frontend), title)
     save_figure(figure, target, overwrite=True)
     return "picture of the decoded mel"

@@ -53,7 +53,7 @@ def plot_mel(source: SoundOrMel, output: options.Output, overwrite: options.Over
         frontend = build_frontend(config, xtts_mel_norms())
         mel = np.concatenate(list(frontend.stream(read_blocks(source, config.sample_rate))), axis=1)
     title = title_of(source)
-    figure = plots.plot_mel(mel, config.sample_rate, config.hop_length, title, config.f_min, config.f_max)
+    figure = plots.plot_mel(mel, plots.Scale.of(config), title)
     said = f"mel {mel.shape[0]} x {mel.shape[1]} frames"
     pictures.save(Drawn(figure, title, f"Log-mel spectrogram of {title}", [f"{said}."]), output, overwrite)
     say(f"{output}: {said}")
@@ -82,8 +82,8 @@ def plot_roundtrip(
     before, after = mel[0].cpu().numpy(), codec.decode_to_mel(codes)[0].cpu().numpy()
     distance = log_mel_l1(before, after[:, : before.shape[1]])
 
-    front, title, numbers = codec.frontend, title_of(source), codes[0].cpu().numpy()
-    figure = plots.plot_roundtrip(before, after, numbers, front.sample_rate, front.hop_length, title, front.f_min, front.f_max)
+    title, numbers = title_of(source), codes[0].cpu().numpy()
+    figure = plots.plot_roundtrip(before, after, numbers, plots.Scale.of(codec.frontend), title)
     said = f"{before.shape[1]} frames, {codes.shape[-1]} codes, log-mel L1 {distance:.3f}"
     waves = {"Original": wav, "Reconstruction": codec.decode(codes, len(wav))[0].cpu().numpy()} if is_page(output) else {}
     more = with_codes("What the codes keep.", waves, numbers, codec)
@@ -166,8 +166,7 @@ def draw_codes(codec: Codec, mel: np.ndarray, codes: np.ndarray, title: str) -> 
     """Codes (Q, N) under mel (M, T), natural log power, on the axes of ``codec``."""
     from melcodec import plots
 
-    front = codec.frontend
-    return plots.plot_codes(mel, codes, front.sample_rate, front.hop_length, title, front.f_min, front.f_max)
+    return plots.plot_codes(mel, codes, plots.Scale.of(codec.frontend), title)
 
 
 def with_codes(caption: str, waves: dict[str, np.ndarray], codes: np.ndarray, codec: Codec) -> list[Part]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from melcodec.codec import Codec
-from melcodec.config import MelConfig
+from melcodec.config import MelConfig, flat
 from melcodec.corpus.reading import Rules
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
@@ -84,20 +84,12 @@ def check_worker(codec: Codec, spec: dict[str, Any]) -> None:
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """``settings.min_seconds was 0.0 and is 0.5``, one for every difference that can change results."""
-    old, new = dict(_flat(before)), dict(_flat(now))
+    old, new = flat(before), flat(now)
     if old.get("fingerprint") == new.get("fingerprint"):  # a checkpoint may move, and its decoder may be trained further
         new["checkpoint"] = old.get("checkpoint")
     for key in {**old, **new}:
         if old.get(key) != new.get(key):
             yield f"{key} was {_shown(old.get(key))} and is {_shown(new.get(key))}"
-
-
-def _flat(group: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in group.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _shown(value: Any) -> str:

@@ -19,7 +19,7 @@ from melcodec.evaluation.words import summary
 from melcodec.metrics.statistics import Estimate
 from melcodec.pages import Part, Picture, Section, Sounds, Table, Text, Track, write_page
 from melcodec.pages.parts import Cell
-from melcodec.plots import figure_bytes, plot_roundtrip, plot_usage
+from melcodec.plots import Scale, figure_bytes, plot_roundtrip, plot_usage
 from melcodec.version import __version__
 
 JUDGES = ("distillmos", "stoi", "log_mel_l1")  # the first that is there says which files are best and worst
@@ -93,10 +93,8 @@ def _listen(workshop: Workshop, subject: Subject, caption: str) -> list[Part]:
     codes = workshop.encode(original)
     outputs = {"original": original, "codes": workshop.output(CODES, original, codes)}
     outputs["vocoder ceiling"] = workshop.output(MEL, original, codes)
-    front, made = codec.frontend, outputs["codes"].mel
-    figure = plot_roundtrip(
-        original.mel, made, codes, codec.sample_rate, front.hop_length, subject.utterance.id, front.f_min, front.f_max
-    )
+    made = outputs["codes"].mel
+    figure = plot_roundtrip(original.mel, made, codes, Scale.of(codec.frontend), subject.utterance.id)
     words = f"Mel of {subject.utterance.id}, its codes, the reconstruction, and their difference"
     tracks = [Track(label, sound.heard, sound.rate) for label, sound in outputs.items()]
     return [Sounds(caption, tracks), Picture(figure_bytes(figure), words)]

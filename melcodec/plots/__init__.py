@@ -5,7 +5,7 @@ matplotlib is imported where it is used: importing this room is cheap.
 
 from melcodec.plots.base import FORMATS, check_picture, figure_bytes, figure_pixels, save_figure
 from melcodec.plots.codebook import plot_codebook, plot_codebook_use, plot_snapping, principal_plane
-from melcodec.plots.mels import CODE_MAP, MEL_MAP, plot_codes, plot_mel, plot_roundtrip
+from melcodec.plots.mels import CODE_MAP, MEL_MAP, XTTS_SCALE, Scale, plot_codes, plot_mel, plot_roundtrip
 from melcodec.plots.training import plot_training, read_curves, read_history
 from melcodec.plots.usage import UsageHistory, perplexities, plot_usage, plot_usage_histories, plot_usage_history
 
@@ -13,6 +13,8 @@ __all__ = [
     "CODE_MAP",
     "FORMATS",
     "MEL_MAP",
+    "XTTS_SCALE",
+    "Scale",
     "UsageHistory",
     "check_picture",
     "figure_bytes",

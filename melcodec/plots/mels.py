@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,29 +21,64 @@ CODE_FONT = 4.5  # points; codes are written into their cells when they fit at t
 GOLDEN_RATIO = 0.618_034
 
 
+class Scale(NamedTuple):
+    """What the axes of a mel mean: sample_rate in Hz, hop_length in samples per frame, f_min and f_max of the bands in Hz."""
+
+    sample_rate: int = 22_050
+    hop_length: int = 256
+    f_min: float = 0.0
+    f_max: float = 8_000.0
+
+    @classmethod
+    def of(cls, source: HasScale) -> Scale:
+        """That of a mel front end, or of its settings."""
+        return cls(source.sample_rate, source.hop_length, source.f_min, source.f_max)
+
+    @property
+    def frame(self) -> float:
+        """Seconds per frame."""
+        return self.hop_length / self.sample_rate
+
+
+class HasScale(Protocol):
+    """A front end or its settings."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+
+    @property
+    def hop_length(self) -> int:
+        """Samples per frame."""
+
+    @property
+    def f_min(self) -> float:
+        """Hz."""
+
+    @property
+    def f_max(self) -> float:
+        """Hz."""
+
+
+XTTS_SCALE = Scale()
+
+
 def plot_mel(
     mel: np.ndarray,
-    sample_rate: int = 22_050,
-    hop_length: int = 256,
+    scale: Scale = XTTS_SCALE,
     title: str | None = None,
-    f_min: float = 0.0,
-    f_max: float = 8_000.0,
 ) -> Figure:
     """A log-mel spectrogram over time in seconds and frequency in kHz, in dB.
 
     Args:
         mel: (M, T) natural log power, bands on the HTK scale.
-        sample_rate: Hz.
-        hop_length: samples per frame.
+        scale: of the mel.
         title: above the picture, as it is (no TeX); too long a title loses its beginning.
-        f_min: Hz, where the filter bank begins.
-        f_max: Hz, where it ends.
     """
-    seconds = mel.shape[1] * hop_length / sample_rate
-    figure = _figure(seconds, 2.6, title)
+    figure = _figure(mel.shape[1] * scale.frame, 2.6, title)
     axes = figure.add_subplot()
-    image = _draw_mel(axes, mel * DB_PER_NAT, hop_length / sample_rate, cmap=MEL_MAP)
-    _label_bands(axes, mel.shape[0], f_min, f_max)
+    image = _draw_mel(axes, mel * DB_PER_NAT, scale.frame, cmap=MEL_MAP)
+    _label_bands(axes, mel.shape[0], scale)
     _label_time(axes, figure)
     _add_bar(figure, image, [axes], "Power (dB)")
     return figure
@@ -53,11 +88,8 @@ def plot_roundtrip(
     original: np.ndarray,
     reconstruction: np.ndarray,
     codes: np.ndarray | None = None,
-    sample_rate: int = 22_050,
-    hop_length: int = 256,
+    scale: Scale = XTTS_SCALE,
     title: str | None = None,
-    f_min: float = 0.0,
-    f_max: float = 8_000.0,
 ) -> Figure:
     """What the codes keep: original, codes, reconstruction and their difference on one time axis.
 
@@ -65,13 +97,10 @@ def plot_roundtrip(
         original: (M, T) natural log power.
         reconstruction: (M, T') as decoded, T' >= T; what lies past T is not shown.
         codes: (Q, N) of which ``reconstruction`` was decoded, T' / N frames each, rounded up; None leaves the strip out.
-        sample_rate: Hz.
-        hop_length: samples per frame.
+        scale: of the mel.
         title: see ``plot_mel``.
-        f_min: Hz, where the filter bank begins.
-        f_max: Hz, where it ends.
     """
-    num_frames, frame = original.shape[1], hop_length / sample_rate
+    num_frames, frame = original.shape[1], scale.frame
     before, after = original * DB_PER_NAT, reconstruction[:, :num_frames] * DB_PER_NAT
     low, high = min(before.min(), after.min()), max(before.max(), after.max())
     # the few largest errors would wash out all others
@@ -88,7 +117,7 @@ def plot_roundtrip(
     error = _draw_mel(third, after - before, frame, cmap=DIFFERENCE_MAP, vmin=-limit, vmax=limit)
     third.set_title("Difference (reconstruction \N{MINUS SIGN} original)", **NAME)
     for axes in (first, second, third):
-        _label_bands(axes, original.shape[0], f_min, f_max)
+        _label_bands(axes, original.shape[0], scale)
     third.set_xlim(-0.5 * frame, (num_frames - 0.5) * frame)
     if codes is not None:
         per_code = -(-reconstruction.shape[1] // codes.shape[1])  # rounded up: the last code's frames may be cut
@@ -102,29 +131,23 @@ def plot_roundtrip(
 def plot_codes(
     mel: np.ndarray,
     codes: np.ndarray,
-    sample_rate: int = 22_050,
-    hop_length: int = 256,
+    scale: Scale = XTTS_SCALE,
     title: str | None = None,
-    f_min: float = 0.0,
-    f_max: float = 8_000.0,
 ) -> Figure:
     """Codes as a strip under the mel that they stand for, on one time axis.
 
     Args:
         mel: (M, T) natural log power, of the sound or decoded.
         codes: (Q, N), ceil(T / N) frames each.
-        sample_rate: Hz.
-        hop_length: samples per frame.
+        scale: of the mel.
         title: see ``plot_mel``.
-        f_min: Hz, where the filter bank begins.
-        f_max: Hz, where it ends.
     """
-    num_frames, frame = mel.shape[1], hop_length / sample_rate
+    num_frames, frame = mel.shape[1], scale.frame
     heights = [2.2, _strip_height(codes)]
     figure = _figure(num_frames * frame, sum(heights) + 0.7, title)
     above, strip = figure.subplots(2, 1, sharex=True, height_ratios=heights)
     image = _draw_mel(above, mel * DB_PER_NAT, frame, cmap=MEL_MAP)
-    _label_bands(above, mel.shape[0], f_min, f_max)
+    _label_bands(above, mel.shape[0], scale)
     above.set_xlim(-0.5 * frame, (num_frames - 0.5) * frame)
     _draw_codes(strip, codes, -(-num_frames // codes.shape[1]) * frame, -0.5 * frame, _cell(figure, codes))
     _label_time(strip, figure)
@@ -188,11 +211,11 @@ def _cell(figure: Figure, codes: np.ndarray) -> float:
     return 72 * 0.8 * figure.get_figwidth() / codes.shape[1]  # 72 points are an inch
 
 
-def _label_bands(axes: Axes, num_bands: int, f_min: float, f_max: float) -> None:
-    low, high = _htk_mel(f_min), _htk_mel(f_max)
+def _label_bands(axes: Axes, num_bands: int, scale: Scale) -> None:
+    low, high = _htk_mel(scale.f_min), _htk_mel(scale.f_max)
     band = (high - low) / (num_bands + 1)  # band i is centred at low + (i + 1) * band
     # f_max is the far foot of the last triangle, half a band outside the picture: its tick stands on the edge
-    places = {khz: (_htk_mel(1000 * khz) - low) / band - 1 for khz in KILOHERTZ_TICKS if f_min < 1000 * khz <= f_max}
+    places = {khz: (_htk_mel(1000 * khz) - low) / band - 1 for khz in KILOHERTZ_TICKS if scale.f_min < 1000 * khz <= scale.f_max}
     axes.set_yticks([min(place, num_bands - 0.5) for place in places.values()], [f"{khz:g}" for khz in places])
     axes.set_ylabel("Frequency (kHz)")
 

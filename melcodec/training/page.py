@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from melcodec.audio.io import load
-from melcodec.config import RunConfig
+from melcodec.config import RunConfig, flat
 from melcodec.pages import Picture, Section, Sounds, Table, Track, write_page
 from melcodec.plots import UsageHistory, figure_bytes, plot_training, plot_usage_history, read_curves
 from melcodec.training.logs import METRICS, USAGE
 from melcodec.training.samples import FOLDER, clip_path, codebook_path
-from melcodec.training.settings import flat
 
 PAGE = "index.html"
 COLUMNS = {
@@ -89,6 +88,6 @@ def _clips(folder: Path, settings: RunConfig, step: int) -> list[Section]:
 
 
 def _settings(settings: RunConfig) -> Section:
-    default = flat(RunConfig())
-    rows = [[key, str(value), "" if value == default[key] else str(default[key])] for key, value in flat(settings).items()]
+    default, ours = (flat(config.model_dump(mode="json")) for config in (RunConfig(), settings))
+    rows = [[key, str(value), "" if value == default[key] else str(default[key])] for key, value in ours.items()]
     return Section("Settings", [Table("All settings of the run", ["setting", "value", "default, where it differs"], rows)])

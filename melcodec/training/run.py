@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from melcodec.audio.mel import build_frontend
 from melcodec.audio.stats import checked_norms, load_mel_norms
-from melcodec.config import RunConfig, load_preset, parse, read_toml, to_toml, xtts_mel_norms
+from melcodec.config import RunConfig, flat, load_preset, parse, read_toml, to_toml, xtts_mel_norms
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
 from melcodec.formats.checkpoint import Checkpoint, load_checkpoint
@@ -23,7 +23,6 @@ from melcodec.training.cache import MelCache, Progress, cache_mels
 from melcodec.training.engine import start_engine
 from melcodec.training.loop import Corpus, Hooks, Report, Trainer
 from melcodec.training.page import write_run_page
-from melcodec.training.settings import flat
 from melcodec.training.state import TrainState, state_paths
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ def load_init(settings: RunConfig) -> Checkpoint:
         MelcodecError: its model is another one; each differing setting is named.
     """
     init = load_checkpoint(find_checkpoint(settings.train.init))
-    theirs, ours = flat(init.config), flat(settings.model)
+    theirs, ours = flat(init.config.model_dump(mode="json")), flat(settings.model.model_dump(mode="json"))
     differing = [f"model.{key} {theirs.get(key)} -> {ours[key]}" for key in ours if theirs.get(key) != ours[key]]
     if differing:
         raise MelcodecError(
@@ -192,8 +191,8 @@ def claim_folder(folder: Path, settings: RunConfig) -> None:
     """
     path = folder / CONFIG
     if state_paths(folder) and path.exists():
-        before = flat(parse(RunConfig, read_toml(path), str(path)))
-        now = flat(settings)
+        before = flat(parse(RunConfig, read_toml(path), str(path)).model_dump(mode="json"))
+        now = flat(settings.model_dump(mode="json"))
         differing = [f"{key} {before[key]} -> {now[key]}" for key in now if before[key] != now[key] and key not in FREE]
         if differing:
             raise MelcodecError(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from melcodec.audio.io import save
-from melcodec.config import GriffinLimConfig, MelConfig, RunConfig
-from melcodec.plots import plot_codebook, plot_roundtrip, save_figure
+from melcodec.config import GriffinLimConfig, RunConfig
+from melcodec.plots import Scale, plot_codebook, plot_roundtrip, save_figure
 from melcodec.training.logs import RunLog
 from melcodec.training.validate import Validator
 from melcodec.vocoder.build import build_vocoder
@@ -55,7 +54,7 @@ class Samples:
         for index, (mel, (codes, output)) in enumerate(zip(self.clips, taken.outputs, strict=True)):
             name, title = f"clip{index}", f"validation clip {index}, step {step}"
             figure = plot_roundtrip(
-                mel[0].cpu().numpy(), output[0].cpu().numpy(), codes[0].cpu().numpy(), title=title, **_axes(self.mel_config)
+                mel[0].cpu().numpy(), output[0].cpu().numpy(), codes[0].cpu().numpy(), Scale.of(self.mel_config), title
             )
             save_figure(figure, clip_path(self.folder, index, step, ".png"))
             log.picture(f"{name}/mel", step, clip_path(self.folder, index, step, ".png"))
@@ -82,7 +81,3 @@ def clip_path(folder: Path, index: int, step: int | None, suffix: str) -> Path:
 def codebook_path(folder: Path, step: int) -> Path:
     """Where the codebook's picture of ``step`` lies in ``folder``."""
     return folder / f"codebook-step-{step:08}.png"
-
-
-def _axes(mel: MelConfig) -> dict[str, Any]:
-    return {"sample_rate": mel.sample_rate, "hop_length": mel.hop_length, "f_min": mel.f_min, "f_max": mel.f_max}

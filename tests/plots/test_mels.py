@@ -7,7 +7,7 @@ import torch
 
 from melcodec.audio.mel import build_frontend
 from melcodec.config import MelConfig, xtts_mel_norms
-from melcodec.plots import CODE_MAP, MEL_MAP, plot_codes, plot_mel, plot_roundtrip
+from melcodec.plots import CODE_MAP, MEL_MAP, Scale, plot_codes, plot_mel, plot_roundtrip
 
 DB = 10 / np.log(10)
 FRAME = 256 / 22_050
@@ -37,9 +37,9 @@ def test_a_mel_is_drawn_in_decibels_over_seconds(mel):
 
 
 def test_frame_rate_and_band_edges_reach_the_axes(mel):
-    other = plot_mel(mel, sample_rate=16_000, hop_length=160)
+    other = plot_mel(mel, Scale(sample_rate=16_000, hop_length=160))
     assert other.axes[0].images[0].get_extent()[1] == pytest.approx(447.5 * 0.01)
-    labels = [tick.get_text() for tick in plot_mel(mel, f_min=300, f_max=5_000).axes[0].get_yticklabels()]
+    labels = [tick.get_text() for tick in plot_mel(mel, Scale(f_min=300, f_max=5_000)).axes[0].get_yticklabels()]
     assert labels == ["0.5", "1", "2", "4"]
 
 
@@ -133,7 +133,7 @@ def test_codes_stand_under_the_mel(mel, decoded, check_page):
     assert above.get_xlim() == strip.get_xlim() == pytest.approx((-FRAME / 2, 447.5 * FRAME))
     assert figure.get_suptitle() == "speech"
     check_page(figure)
-    other = plot_codes(mel, codes, sample_rate=16_000, hop_length=160, f_min=300, f_max=5_000)
+    other = plot_codes(mel, codes, Scale(16_000, 160, 300, 5_000))
     assert other.axes[0].get_xlim()[1] == pytest.approx(447.5 * 0.01)
     assert [tick.get_text() for tick in other.axes[0].get_yticklabels()] == ["0.5", "1", "2", "4"]
 
