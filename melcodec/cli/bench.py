@@ -14,7 +14,8 @@ from melcodec.cli._console import progress, say
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 
 if TYPE_CHECKING:
-    from melcodec.bench import Figure, Machine
+    from melcodec.bench.machine import Machine
+    from melcodec.bench.run import Figure
 
 Seconds = Annotated[float, typer.Option(min=0.1, max=3600, help="Speech to measure with; it is synthetic, no file is read.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Timed passes after the warm-up; the median counts.")]
@@ -35,7 +36,9 @@ def bench(
     Each is set beside what the machine does with nothing but a matrix product (GEMM), a copy of memory, or the start of
     an operation. A stage that is near one of these cannot do the same work much faster here.
     """
-    from melcodec.bench import BenchSettings, describe_machine, measure
+    from melcodec.bench.machine import describe_machine
+    from melcodec.bench.run import measure
+    from melcodec.bench.tasks import BenchSettings
     from melcodec.codec import Codec
 
     settings = BenchSettings(seconds, repeats)

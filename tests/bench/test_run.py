@@ -9,22 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from melcodec.bench import (
-    WARM_UP,
-    BenchSettings,
-    Figure,
-    Machine,
-    Work,
-    beside,
-    count,
-    describe_machine,
-    faster,
-    in_turn,
-    limit_of,
-    measure,
-    products,
-    synthetic_speech,
-)
+from melcodec.bench.machine import Machine, describe_machine
+from melcodec.bench.run import WARM_UP, Figure, beside, faster, in_turn, limit_of, measure
+from melcodec.bench.tasks import BenchSettings, products, synthetic_speech
+from melcodec.bench.work import Work, count
 from melcodec.codec import Codec
 from melcodec.devices import computes_bfloat16
 from melcodec.errors import MelcodecError
