@@ -1,8 +1,12 @@
-"""The report in a real headless browser, and its rate-quality figure."""
+"""The reports of the default and of a tiny checkpoint in a real headless browser, and their rate-quality figure."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,14 +15,29 @@ from melcodec.plots import figure_bytes
 
 
 @pytest.fixture(scope="module")
-def opened(evaluated, browser):
-    """(page, complaints) of the report, offline, as wide as a phone."""
+def of_default(examples, tmp_path_factory) -> Path:
+    """The report on melcodec-base as the command writes it: three clips, and the k-means floor learned from a fourth."""
+    root = tmp_path_factory.mktemp("default")
+    *clips, other = examples.values()
+    for clip in clips:
+        shutil.copy(clip, root)
+    rows = [f"{clip.name},{clip.stem.split('_')[1]}" for clip in clips]
+    (root / "manifest.csv").write_text("\n".join(["path,language", *rows]))
+    command = ["evaluate", str(root), "-o", str(root / "report"), "--train", str(other), "--metrics", "core"]
+    subprocess.run([sys.executable, "-m", "melcodec", *command], check=True, timeout=240, capture_output=True)
+    return root / "report"
+
+
+@pytest.fixture(scope="module", params=["tiny", "default"])
+def opened(request, browser):
+    """(page, complaints) of a report, offline, as wide as a phone."""
+    folder = request.getfixturevalue("of_default") if request.param == "default" else request.getfixturevalue("evaluated")[1]
     context = browser.new_context(viewport={"width": 390, "height": 844}, offline=True)
     page = context.new_page()
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto((evaluated[1] / "index.html").as_uri())
+    page.goto((folder / "index.html").as_uri())
     page.wait_for_timeout(300)
     yield page, complaints
     context.close()
