@@ -23,7 +23,7 @@ from melcodec.manifests.base import Utterance
 
 LINES, FACTS = "plan.jsonl", "plan.json"
 UNIT_SIZE = 1000  # utterances
-FEWER_UNITS, LEAST_UNIT = 64, 50  # a small corpus is cut finer, so that every core has something: by its size alone
+FEWER_UNITS, LEAST_UNIT = 64, 100  # a small corpus is cut finer, so that every core has something: by its size alone
 UNIT_SECONDS = 4 * 3600.0  # of sound that a unit holds at most, unless a single utterance is longer
 LOSSLESS = frozenset(".wav .flac .aif .aiff .aifc .au .caf .w64 .rf64 .snd".split())
 LOSSLESS_BYTES, LOSSY_BYTES = 32_000, 6_000  # per second: 16 kHz in 16 bits; 48 kbit/s. Where no list gives the duration

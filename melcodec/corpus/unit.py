@@ -27,7 +27,7 @@ from melcodec.errors import MelcodecError
 from melcodec.formats.store import OK, Row
 from melcodec.manifests.base import Utterance
 
-POOL_BATCHES = 4  # mels of so many batches are sorted by length at once
+POOL_FRAMES = 1 << 18  # mels of 50 minutes, 80 MiB, are sorted by length at once: few batches of it are not full
 MAX_POOL = 1024  # utterances, so that progress is seen where many fail
 AHEAD = 4  # utterances per thread that are decoded before they are needed
 Report = Callable[[int, float, int], None]  # utterances, seconds of sound, and failures so far
@@ -43,13 +43,15 @@ class Effort:
     Args:
         readers: threads that decode and compute mels.
         batch_frames: mel frames per padded batch; 1 encodes every utterance alone.
+        pool_frames: mel frames that are read before batches are made of them.
     """
 
     readers: int = 2
     batch_frames: int = BATCH_FRAMES
+    pool_frames: int = POOL_FRAMES
 
 
-GENTLE = Effort(readers=1, batch_frames=1)  # for units that are too much at once
+GENTLE = Effort(readers=1, batch_frames=1, pool_frames=1)  # for units that are too much at once
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def encode_unit(
         report: called now and then with utterances, seconds of sound and failures so far.
     """
     bad, effort = bad or {}, effort or Effort()
-    encoder = _Encoder(codec, rules, effort.batch_frames)
+    encoder = _Encoder(codec, rules, effort)
     todo = [utterance for utterance in unit.utterances if utterance.id not in bad]
     rows = {utterance.id: failed(utterance, *bad[utterance.id]) for utterance in unit.utterances if utterance.id in bad}
     done, seconds, failures = len(rows), 0.0, len(rows)
@@ -124,8 +126,8 @@ def failed(utterance: Utterance, status: str, error: str) -> Row:
 class _Encoder:
     """A codec under ``rules``; ``hear`` is for threads that read, ``rows`` for the one that waits for them."""
 
-    def __init__(self, codec: Codec, rules: Rules, batch_frames: int) -> None:
-        self.codec, self.rules, self.batch_frames = codec, rules, batch_frames
+    def __init__(self, codec: Codec, rules: Rules, effort: Effort) -> None:
+        self.codec, self.rules, self.effort = codec, rules, effort
         self.rate = codec.sample_rate
         self.least = max(codec.frontend.min_samples, round(rules.min_seconds * self.rate))
 
@@ -147,24 +149,33 @@ class _Encoder:
 
     def rows(self, heard: Iterable[_Heard]) -> Iterator[Row]:
         """The rows of what was heard, some time later and in another order; a thread encodes meanwhile."""
-        for rows in _mapped(self._finished, self._pools(heard), threads=1, ahead=2):
+        for rows in _mapped(self._finished, self._batches(heard), threads=1, ahead=2):
             yield from rows
+
+    def _batches(self, heard: Iterable[_Heard]) -> Iterator[list[_Heard]]:
+        """What is finished at once: mels of like length, a long utterance, or rows that are known already."""
+        for pool in self._pools(heard):
+            yield [item for item in pool if item.row is not None]
+            yield from ([item] for item in pool if item.long)
+            short = [item for item in pool if item.mel is not None]
+            for group in group_by_length([_frames(item) for item in short], self.effort.batch_frames):
+                yield [short[index] for index in group]
 
     def _pools(self, heard: Iterable[_Heard]) -> Iterator[list[_Heard]]:
         pool: list[_Heard] = []
         frames = 0
         for item in heard:
             pool.append(item)
-            frames += 0 if item.mel is None else item.mel.shape[-1]
-            if frames >= POOL_BATCHES * self.batch_frames or len(pool) == MAX_POOL or item.long:
+            frames += _frames(item)
+            if frames >= self.effort.pool_frames or len(pool) == MAX_POOL or item.long:
                 yield pool
                 pool, frames = [], 0
         yield pool
 
-    def _finished(self, pool: Sequence[_Heard]) -> list[Row]:
-        rows = [item.row for item in pool if item.row is not None]
-        rows += [self._stream(item.utterance, item.facts[3]) for item in pool if item.long]
-        return rows + list(self._encode([item for item in pool if item.mel is not None]))
+    def _finished(self, batch: Sequence[_Heard]) -> list[Row]:
+        rows = [item.row for item in batch if item.row is not None]
+        rows += [self._stream(item.utterance, item.facts[3]) for item in batch if item.long]
+        return rows + self._encode([(item, item.mel) for item in batch if item.mel is not None])
 
     def _wave(self, utterance: Utterance, tape: Tape) -> np.ndarray | None:
         """(S,), or None when it is a long one."""
@@ -180,16 +191,18 @@ class _Encoder:
                 return None
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
-    def _encode(self, pool: Sequence[_Heard]) -> Iterator[Row]:
-        """Rows of short utterances, like lengths together."""
-        mels = [item.mel for item in pool if item.mel is not None]
-        for group in group_by_length([mel.shape[-1] for mel in mels], self.batch_frames):
-            batch, lengths = padded([mels[index] for index in group])
-            whole = bool((lengths == lengths[0]).all())
-            codes = self.codec.encode_mel(batch, None if whole else lengths).cpu().numpy()
-            for row, index in enumerate(group):
-                count = self.codec.model.num_codes(mels[index].shape[-1])
-                yield self._row(pool[index].utterance, codes[row, :, :count], *pool[index].facts)
+    def _encode(self, heard: Sequence[tuple[_Heard, Tensor]]) -> list[Row]:
+        """Rows of short utterances, encoded together."""
+        if not heard:
+            return []
+        batch, lengths = padded([mel for _, mel in heard])
+        whole = bool((lengths == lengths[0]).all())
+        codes = self.codec.encode_mel(batch, None if whole else lengths).cpu().numpy()
+        counts = map(self.codec.model.num_codes, lengths.tolist())
+        return [
+            self._row(item.utterance, row[:, :count], *item.facts)
+            for (item, _), row, count in zip(heard, codes, counts, strict=True)
+        ]
 
     def _stream(self, utterance: Utterance, cut: str) -> Row:
         """The row of a long utterance, in memory that does not grow with it."""
@@ -213,6 +226,11 @@ class _Encoder:
         row = failed(utterance, status, error)
         codes = codes.astype(np.uint16)
         return replace(row, codes=codes, num_samples=samples, source_rate=rate, duration=samples / self.rate)
+
+
+def _frames(item: _Heard) -> int:
+    """Of the mel that was read; 0 where there is none."""
+    return 0 if item.mel is None else item.mel.shape[-1]
 
 
 def _mapped(function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Iterator[R]:

@@ -63,7 +63,7 @@ def test_new_ones_are_a_new_segment_and_old_ones_stay(extend):
 
 @pytest.mark.parametrize(
     ("count", "unit_size", "sizes"),
-    [(10, 3, [3, 3, 3, 1]), (120, 0, [50, 50, 20])],
+    [(10, 3, [3, 3, 3, 1]), (220, 0, [100, 100, 20])],
 )
 def test_unit_size(tmp_path, count, unit_size, sizes):
     plan.write_segment(tmp_path / "segments/0000", listed(count), unit_size)
@@ -72,7 +72,7 @@ def test_unit_size(tmp_path, count, unit_size, sizes):
     assert [unit.seconds for unit in segment.units] == [5.0 * size for size in sizes]
 
 
-@pytest.mark.parametrize(("count", "size"), [(1, 50), (3_201, 51), (12_800, 200), (64_000, 1000), (10**8, 1000)])
+@pytest.mark.parametrize(("count", "size"), [(1, 100), (6_401, 101), (12_800, 200), (64_000, 1000), (10**8, 1000)])
 def test_small_corpora_are_cut_finer(count, size):
     assert plan.usual_size(count) == size
 

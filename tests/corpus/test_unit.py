@@ -53,12 +53,11 @@ def one(codec):
     return encode
 
 
-EFFORTS = [unit.Effort(), unit.Effort(5, 700), unit.GENTLE]
+EFFORTS = [unit.Effort(), unit.Effort(5, 700, 700), unit.GENTLE]  # the second: several pools in so few files
 
 
 @pytest.mark.parametrize("effort", EFFORTS, ids=str)
-def test_codes_are_those_of_encode(codec, corpus, examples, utterances, effort, monkeypatch):
-    monkeypatch.setattr(unit, "POOL_BATCHES", 1)  # several pools in so few files
+def test_codes_are_those_of_encode(codec, corpus, examples, utterances, effort):
     listed = [*utterances(corpus), *(Utterance(name, str(path), text=name) for name, path in examples.items())]
     rows = unit.encode_unit(unit_of(listed), codec, Rules(), effort=effort)
     assert [row.id for row in rows] == [utterance.id for utterance in listed]
