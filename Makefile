@@ -32,9 +32,8 @@ types: $(VENV)/developing
 unit: $(VENV)/developing
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
-# a minute and a half more, and a large package; without it those tests are skipped
+# also part of make test, where ray could be installed
 test-ray: $(VENV)/developing
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[ray]'
 	$(BIN)/python -m pytest -q tests/corpus/test_ray.py
 
 # compares with Coqui's own code at full size, in an environment of its own
@@ -56,10 +55,12 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(TORCH) -e .
 	touch $@
 
-# pesq is compiled on installation; where there is no compiler its tests are skipped
+# The extras are tested where they can be installed (pesq is compiled); where not, their tests are skipped and say so.
 $(VENV)/developing: $(VENV)/installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
-	$(BIN)/python -m pip install -q --disable-pip-version-check 'pesq>=0.0.4' || echo "no pesq: its tests will be skipped"
+	for extra in av eval ray exports; do \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check -e ".[$$extra]" || echo "no $$extra: its tests will be skipped"; \
+	done
 	touch $@
 
 .venv-parity/installed: pyproject.toml

@@ -90,16 +90,15 @@ def decode(
 
 
 def find_codes(folder: Path) -> list[Path]:
-    """Every codes file below ``folder``; mels that an earlier decode left beside them are passed over."""
-    from melcodec.formats.arrays import SUFFIXES
+    """The codes files below ``folder``; a folder of melcodec preprocess has none."""
+    from melcodec.formats import codes
 
-    if (folder / "run.json").is_file() and (folder / "parts").is_dir():
+    if (folder / "run.json").is_file():  # formats.store imports pyarrow, which takes a while
         raise MelcodecError(
             f"{folder}: a folder of melcodec preprocess",
             "decode one utterance with --id, or all of what melcodec corpus export --to npy makes of it",
         )
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    return sorted(path for path in files if Path(path.stem).suffix != ".mel")
+    return codes.find_codes(folder)
 
 
 def one_job(inputs: list[Path], output: Path | None, known: tuple[str, ...]) -> options.Jobs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,11 +18,8 @@ from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 if TYPE_CHECKING:
     import numpy as np
 
-    from melcodec.codec import Codec
-    from melcodec.formats.codes import Codes
     from melcodec.pages import Table
 
-LATENT_SECONDS = 10.0  # of each file: thousands of latents say no more than hundreds do
 Model = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint file, or the name of a shipped one.", show_default=False)
 ]
@@ -47,13 +44,15 @@ def plot_codebook(
 
     from melcodec import plots
     from melcodec.codec import Codec
+    from melcodec.evaluation.usage import count_codes, find_speech, first_latents
 
     codec = Codec.from_pretrained(checkpoint, device)
     embed = codec.model.codebook.embed.T.cpu().numpy()
     title, counts = title_of(checkpoint), None
     if data:
         files = find_speech(data)
-        counts = count_codes(files, lambda: codec)
+        with progress("counting") as update:
+            counts = count_codes(files, lambda: codec, update)
         figure = plots.plot_codebook_use(embed, counts, *first_latents(codec, files), title, umap)
     else:
         figure = plots.plot_codebook(embed, title=title, umap=umap)
@@ -72,7 +71,6 @@ def plot_usage(
 ) -> None:
     """Draw how often each code occurs, over all of IN; --checkpoint encodes audio. A folder's codes go before its audio."""
     check_target(output, overwrite)
-    files = find_codes_or_sound(inputs)
 
     from functools import cache
 
@@ -80,9 +78,12 @@ def plot_usage(
 
     from melcodec import plots
     from melcodec.codec import Codec
+    from melcodec.evaluation.usage import count_codes, find_codes_or_sound
     from melcodec.pages import Table
 
-    counts = count_codes(files, cache(lambda: Codec.from_pretrained(checkpoint, device)))
+    files = find_codes_or_sound(inputs)
+    with progress("counting") as update:
+        counts = count_codes(files, cache(lambda: Codec.from_pretrained(checkpoint, device)), update)
     title = title_of(inputs[0]) if len(inputs) == 1 else f"{len(files):,} files"
     order = np.argsort(-counts, kind="stable")
     rows = [[rank, int(code), int(counts[code]), 100 * counts[code] / counts.sum()] for rank, code in enumerate(order, start=1)]
@@ -157,120 +158,3 @@ def curve_tables(curves: Mapping[str, Mapping[str, np.ndarray]]) -> list[Table]:
 def _whole(value: float) -> float:
     """An int where ``value`` is whole: counts have no decimals."""
     return int(value) if value == value // 1 else value
-
-
-def find_speech(data: Sequence[Path]) -> list[Path]:
-    """Audio files as they are, and those of folders."""
-    from melcodec.audio.io import find_audio
-
-    files: list[Path] = []
-    for item in data:
-        found = find_audio(item) if item.is_dir() else [item]
-        if not found:
-            raise MelcodecError(f"{item}: no audio in this folder", "wav, flac, mp3, ogg and opus are read")
-        files += found
-    return files
-
-
-def find_codes_or_sound(inputs: Sequence[Path]) -> list[Path]:
-    """Files as they are; of a folder its codes files or, where it has none, its audio: both would count twice."""
-    from melcodec.audio.io import find_audio
-    from melcodec.cli.decode import find_codes
-
-    files: list[Path] = []
-    for item in inputs:
-        if not item.is_dir() or is_store(item):
-            files.append(item)
-        elif found := find_codes(item) or find_audio(item):
-            files += found
-        else:
-            raise MelcodecError(f"{item}: neither codes nor audio in this folder")
-    return files
-
-
-def is_store(path: Path) -> bool:
-    """Whether ``path`` is a folder that melcodec preprocess wrote."""
-    return (path / "run.json").is_file() and (path / "parts").is_dir()
-
-
-def count_codes(files: Sequence[Path], open_codec: Callable[[], Codec]) -> np.ndarray:
-    """How often each code occurs in codes files, code stores and audio -> counts (Q K,), codebook after codebook.
-
-    Args:
-        open_codec: gives the codec that encodes audio, and that says K where no file does; called when it is needed.
-
-    Raises:
-        MelcodecError: a file that cannot be read, or codes of different checkpoints.
-    """
-    import numpy as np
-
-    totals: dict[int, np.ndarray] = {}  # by codebook; as long as the largest code so far
-    size, made_by = 0, ""
-    with progress("counting") as update:
-        for index, path in enumerate(files, start=1):
-            for codes in read_codes(path, open_codec):
-                made_by = made_by or codes.fingerprint or ""
-                if codes.fingerprint not in (None, made_by):
-                    raise MelcodecError(
-                        f"{path}: made by checkpoint {codes.fingerprint}, files before it by {made_by}",
-                        "their codes mean different things: draw them apart",
-                    )
-                size = max(size, codes.codebook_size or 0)
-                for book, row in enumerate(codes.codes):
-                    totals[book] = _added(totals.get(book, np.zeros(0, np.int64)), np.bincount(row))
-            update(index, len(files))
-    if not totals:
-        raise MelcodecError(f"{files[0]}: holds no codes")
-    size = size or open_codec().codebook_size
-    if (largest := max(map(len, totals.values()))) > size:
-        raise MelcodecError(f"code {largest - 1} is none of a codebook of {size}", "give the checkpoint with --checkpoint")
-    return np.concatenate([_added(np.zeros(size, np.int64), totals[book]) for book in sorted(totals)])
-
-
-def read_codes(path: Path, open_codec: Callable[[], Codec]) -> Iterator[Codes]:
-    """The codes of one file, or of every utterance of a store."""
-    from melcodec.formats.codes import Codes, load_codes
-
-    if not is_store(path):
-        yield load_codes(path) if pictures.is_array(path) else open_codec().encode_file(path)
-        return
-    import numpy as np
-
-    from melcodec.formats.store import codes_of, parts, read_part, read_spec
-
-    spec = read_spec(path)
-    for part in parts(path):
-        for codes in codes_of(read_part(part, ["codes", "num_codebooks"])):
-            if codes is not None:
-                yield Codes(codes.astype(np.int64), None, None, spec["fingerprint"], spec["codebook_size"])
-
-
-def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The sum of two counts, the shorter one as if it went on with zeros."""
-    longer, shorter = (one, other) if len(one) >= len(other) else (other, one)
-    total = longer.copy()
-    total[: len(shorter)] += shorter
-    return total
-
-
-def first_latents(codec: Codec, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Latents (n, D) before quantisation of the first ten seconds of each file, and their codes (n,) of codebook 1."""
-    import numpy as np
-    import torch
-
-    from melcodec.audio.io import open_blocks
-
-    latents, codes = [], []
-    for path in files:
-        taken, needed = [], int(LATENT_SECONDS * codec.sample_rate)
-        with open_blocks(path, codec.sample_rate) as (_, blocks):
-            for block in blocks:
-                taken.append(block[:needed])
-                needed -= len(taken[-1])
-                if not needed:
-                    break
-        with torch.inference_mode():
-            found = codec.model.encode_latents(codec.frontend.normalize(codec.mel(np.concatenate(taken))))
-            latents.append(found[0].T.cpu().numpy())
-            codes.append(codec.model.codebook.encode(found)[0, 0].cpu().numpy())
-    return np.concatenate(latents), np.concatenate(codes)

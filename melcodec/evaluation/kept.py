@@ -10,8 +10,8 @@ import numpy as np
 
 from melcodec.errors import MelcodecError
 from melcodec.formats.arrays import SUFFIXES
-from melcodec.formats.codes import load_codes
-from melcodec.formats.store import RUN, parts, read_rows, read_spec
+from melcodec.formats.codes import find_codes, load_codes
+from melcodec.formats.store import is_store, parts, read_rows, read_spec
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class CodeFolder:
         Raises:
             MelcodecError: no codes there, or files of more than one checkpoint.
         """
-        if (folder / RUN).is_file():
+        if is_store(folder):
             spec = read_spec(folder)
             return cls(folder, str(spec["fingerprint"]), int(spec["codebook_size"]), True)
-        found = _files(folder)
+        found = find_codes(folder)
         if not found:
             raise MelcodecError(
                 f"{folder}: no codes in this folder", f"they are {', '.join(SUFFIXES)} files, or melcodec preprocess's"
@@ -62,15 +62,10 @@ class CodeFolder:
     def items(self) -> Iterator[tuple[str, KeptCodes]]:
         """Ids and codes, in order; utterances without codes are passed over."""
         if not self.store:
-            for path in _files(self.path):
+            for path in find_codes(self.path):
                 yield path.relative_to(self.path).with_suffix("").as_posix(), KeptCodes(load_codes(path).codes)
             return
         for part in parts(self.path):
             for row in read_rows(part):
                 if row.codes is not None:
                     yield row.id, KeptCodes(row.codes.astype(np.int64), row.language)
-
-
-def _files(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    return sorted(path for path in found if Path(path.stem).suffix != ".mel")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from melcodec.errors import MelcodecError
-from melcodec.formats.arrays import Facts, read_array, write_array
+from melcodec.formats.arrays import SUFFIXES, Facts, read_array, write_array
 
 NAME = "codes"
 
@@ -73,6 +73,12 @@ def load_codes(path: Path) -> Codes:
         str(facts["fingerprint"]) if "fingerprint" in facts else None,
         _int(facts.get("codebook_size")),
     )
+
+
+def find_codes(folder: Path) -> list[Path]:
+    """Every codes file below ``folder``, sorted; mels that an earlier decode left beside them are passed over."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in found if Path(path.stem).suffix != ".mel")
 
 
 def _int(value: object) -> int | None:

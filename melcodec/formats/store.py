@@ -231,6 +231,11 @@ def damage_named(path: Path) -> Iterator[None]:
         ) from None
 
 
+def is_store(folder: Path) -> bool:
+    """Whether ``folder`` is one that melcodec preprocess wrote, or began to."""
+    return (folder / RUN).is_file()
+
+
 def parts(folder: Path) -> list[Path]:
     """The committed parts of the store ``folder``, sorted: those with a marker.
 

@@ -14,9 +14,9 @@ from melcodec import plots
 from melcodec.audio.io import load, save
 from melcodec.audio.mel import build_frontend
 from melcodec.cli._pictures import sounds
-from melcodec.cli.plot_use import first_latents
 from melcodec.codec import Codec
 from melcodec.config import MelConfig, xtts_mel_norms
+from melcodec.evaluation.usage import first_latents
 from melcodec.formats.codes import Codes, save_codes
 from melcodec.plots import save_figure
 
