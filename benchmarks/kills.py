@@ -67,6 +67,22 @@ def contents(store: Path) -> dict[str, bytes]:
     return found
 
 
+def what_differs(store: Path, expected: dict[str, bytes], status: int) -> list[str]:
+    found = contents(store)
+    names = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
+    return [f"status {status}"] * (status != 0) + names + verify(store).problems
+
+
+def kill_one(running: subprocess.Popen[bytes], chance: random.Random) -> str:
+    """Kill the driver, a worker or all of them; the name of who it was, empty when there was nobody yet."""
+    victim, children = chance.choice(VICTIMS), workers(running.pid)
+    targets = {"driver": [running.pid], "worker": children[:1], "all": [*children, running.pid]}[victim]
+    for pid in targets:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return victim if targets else ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -76,50 +92,40 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     chance = random.Random(options.seed)
+    kills, units, wrong = collections.Counter[str](), set[int](), []
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        write_corpus(options.folder, root / "corpus", options.files, chance)
+        corpus, store, undisturbed = root / "corpus", root / "store", root / "undisturbed"
+        write_corpus(options.folder, corpus, options.files, chance)
         began = time.perf_counter()
-        undisturbed = root / "undisturbed"
-        status = launch(root / "corpus", undisturbed, options.checkpoint).wait()
+        status = launch(corpus, undisturbed, options.checkpoint).wait()
         span = time.perf_counter() - began
-        expected = contents(undisturbed)
-        verdict = verify(undisturbed)
-        print(
-            f"undisturbed: status {status}, {span:.1f} s, {verdict.planned} files, {len(verdict.problems)} problems", flush=True
-        )
-        kills = collections.Counter[str]()
-        units = collections.Counter[int]()  # how many were done when it was killed
-        equal = different = 0
-        store = root / "store0"
-        running = launch(root / "corpus", store, options.checkpoint)
+        expected, verdict = contents(undisturbed), verify(undisturbed)
+        print(f"undisturbed: status {status}, {span:.1f} s, {verdict.planned} files, problems: {verdict.problems}", flush=True)
+        stores = 0
+        running = launch(corpus, store, options.checkpoint)
         while True:
             with suppress(subprocess.TimeoutExpired):
                 running.wait(chance.uniform(0, span) if kills.total() < options.kills else None)
-            if running.poll() is not None:  # it was faster
-                same = running.returncode == 0 and contents(store) == expected and not verify(store).problems
-                equal, different = equal + same, different + (not same)
-                print(f"after {kills.total()} kills a store is finished: {'equal' if same else 'NOT EQUAL'}", flush=True)
-                if kills.total() >= options.kills:
-                    break
-                shutil.rmtree(store)
-                running = launch(root / "corpus", store, options.checkpoint)
+            if running.poll() is None:
+                done = len(list(store.glob("parts/*.json")))
+                if victim := kill_one(running, chance):
+                    kills[victim] += 1
+                    units.add(done)
+                if victim in ("driver", "all"):
+                    running.wait()
+                    running = launch(corpus, store, options.checkpoint)
                 continue
-            victim = chance.choice(VICTIMS)
-            targets = {"driver": [running.pid], "worker": workers(running.pid)[:1], "all": [*workers(running.pid), running.pid]}
-            if not targets[victim]:
-                continue  # no worker yet
-            kills[victim] += 1
-            units[len(list(store.glob("parts/*.json")))] += 1
-            for pid in targets[victim]:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            if victim != "worker":
-                running.wait()
-                running = launch(root / "corpus", store, options.checkpoint)
+            differs = what_differs(store, expected, running.returncode)  # it was finished before it could be killed
+            stores, wrong = stores + 1, wrong + differs
+            print(f"after {kills.total()} kills store {stores} is finished: {', '.join(differs) or 'equal'}", flush=True)
+            if kills.total() >= options.kills:
+                break
+            shutil.rmtree(store)
+            running = launch(corpus, store, options.checkpoint)
     print(f"{kills.total()} kills ({', '.join(f'{what} {count}' for what, count in kills.items())}), ", end="")
-    print(f"at {min(units)} to {max(units)} units done, {len(units)} different; stores equal: {equal}, not equal: {different}")
-    return int(different > 0)
+    print(f"with {min(units)} to {max(units)} units done; {stores} stores, all equal: {not wrong}")
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":

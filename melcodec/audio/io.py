@@ -1,7 +1,7 @@
 """Audio files: probe, load, save. Everything inside melcodec is mono float32 in [-1, 1].
 
-soundfile (libsndfile) reads and writes; formats it lacks go through PyAV when ``melcodec[av]`` is installed. As in
-XTTS, channels are averaged, then the wave is resampled, then clipped. Loudness is content: nothing is normalised.
+``sources`` finds the bytes of a file and ``decoders`` opens them. As in XTTS, channels are averaged, then the wave is
+resampled, then clipped. Loudness is content: nothing is normalised.
 
 A source is a path, ``-`` for standard input, or a URL, which fsspec opens. Of any of them a stretch (``Span``) can be
 read, and of a tar archive one ``member``.
@@ -11,37 +11,25 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
 from melcodec.audio import sources
+from melcodec.audio.decoders import PYAV_SUFFIXES, SUFFIXES, AudioInfo, OpenAudio, decoded
 from melcodec.audio.resample import resample_blocks
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
 
 STDIN = sources.STDIN
 Source = sources.Source  # a path, a URL, or ``-`` for standard input
-SUFFIXES = frozenset(".wav .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .caf .w64 .rf64 .snd".split())
-PYAV_SUFFIXES = frozenset(".m4a .aac .mp4 .m4b .webm .wma .mka .mkv .amr .ac3".split())
 WRITERS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
-READ_FRAMES = 1 << 18  # per block, at the source rate
 WRITE_SAMPLES = 1 << 16  # at once: libsndfile 1.2.2 crashes on a million samples of Vorbis in one call
 MIN_RATE, MAX_RATE = 4_000, 192_000  # Hz
 MAX_CHANNELS = 8
-UNKNOWN_LENGTH = 1 << 62  # libsndfile reports such a number for streamed files
-# libsndfile shortens truncated files to what is there; what the header of a wav, aiff or au file said stays in its log
-PROMISED_BYTES = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-SLOPPY_BYTES = 1024  # some programs count their own header as sound
-STREAMED_BYTES = 0x7FFF_0000  # programs that write to a pipe promise as much as the field holds
-# where libsndfile seeks to the very sample, FLAC among them. It does not for MPEG and Opus, whose decoders remember what
-# came before, nor near the end of Vorbis
-EXACT_SEEKS = frozenset("PCM_S8 PCM_U8 PCM_16 PCM_24 PCM_32 FLOAT DOUBLE ULAW ALAW".split())
 SLOPPY_SECONDS = 0.05  # lists round their times, and some encoders drop a last frame
 
 
@@ -61,23 +49,6 @@ class Span:
 
 
 WHOLE = Span()
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """What a file's header says. ``num_samples`` is per channel at ``sample_rate`` (Hz), None when unknown."""
-
-    path: str
-    sample_rate: int
-    channels: int
-    num_samples: int | None
-    format: str
-    subtype: str
-
-    @property
-    def seconds(self) -> float | None:
-        """Duration."""
-        return None if self.num_samples is None else self.num_samples / self.sample_rate
 
 
 def is_audio(path: Path) -> bool:
@@ -149,7 +120,7 @@ class StretchReader:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._kept: tuple[tuple[Source, str], _OpenAudio] | None = None
+        self._kept: tuple[tuple[Source, str], OpenAudio] | None = None
 
     def read_blocks(self, source: Source, sample_rate: int, span: Span = WHOLE, member: str = "") -> Iterator[np.ndarray]:
         """See the function ``read_blocks``. Read one stream to its end before the next begins."""
@@ -167,7 +138,7 @@ class StretchReader:
         self._kept = None
         self._stack.close()
 
-    def _open(self, source: Source, span: Span, member: str) -> _OpenAudio:
+    def _open(self, source: Source, span: Span, member: str) -> OpenAudio:
         if self._kept is not None:
             at, file = self._kept
             if at == (source, member) and file.position <= span.samples(file.info.sample_rate)[0]:
@@ -210,118 +181,10 @@ def save_blocks(path: Path, blocks: Iterable[np.ndarray], sample_rate: int, over
             raise MelcodecError(f"{path}: cannot be written ({error.error_string})", "is the disk full?") from None
 
 
-@dataclass
-class _OpenAudio:
-    """An open file: its header, and its blocks (n, channels) float32 from ``position`` on.
-
-    ``seek`` moves to a sample exactly; it is None where that is not possible, and what lies before is decoded and dropped.
-    """
-
-    info: AudioInfo
-    blocks: Iterator[np.ndarray]
-    seek: Callable[[int], int] | None = None
-    position: int = 0
-    most: int = READ_FRAMES  # that the next block should hold
-    rest: np.ndarray | None = None  # of a block that a stretch ended in
-
-    def read(self, stop: int | None) -> np.ndarray | None:
-        """The next block, cut at sample ``stop``; None at the end of the file."""
-        self.most = READ_FRAMES if stop is None else min(READ_FRAMES, stop - self.position)
-        block = next(self.blocks, None) if self.rest is None else self.rest
-        self.rest = None
-        if block is None:
-            return None
-        if stop is not None and len(block) > stop - self.position:
-            block, self.rest = np.split(block, [stop - self.position])
-        self.position += len(block)
-        return block
-
-
 @contextmanager
-def _open(source: Source, member: str = "") -> Iterator[_OpenAudio]:
-    with sources.opened(source, member) as file, _decoded(file, sources.named(source, member)) as audio:
+def _open(source: Source, member: str = "") -> Iterator[OpenAudio]:
+    with sources.opened(source, member) as file, decoded(file, sources.named(source, member)) as audio:
         yield audio
-
-
-def _decoded(file: Path | IO[bytes], name: str) -> AbstractContextManager[_OpenAudio]:
-    suffix = Path(name.partition("?")[0]).suffix.lower()  # a URL may ask something
-    return (_pyav if suffix in PYAV_SUFFIXES else _soundfile)(file, name)
-
-
-@contextmanager
-def _soundfile(file: Path | IO[bytes], name: str) -> Iterator[_OpenAudio]:
-    import soundfile
-
-    try:
-        handle = soundfile.SoundFile(file)
-    except (soundfile.LibsndfileError, TypeError, RuntimeError) as error:
-        reason = str(getattr(error, "error_string", error)).rstrip(".")
-        raise MelcodecError(f"{name}: not readable as audio ({reason})", "is it really an audio file?") from None
-    except OSError as error:
-        raise MelcodecError(f"{name}: {error.strerror or error}") from None
-    with handle:
-        length = None if handle.frames >= UNKNOWN_LENGTH else handle.frames
-        info = AudioInfo(name, handle.samplerate, handle.channels, length, handle.format, handle.subtype)
-        audio = _OpenAudio(info, iter(()))
-        exact = length is not None and info.subtype in EXACT_SEEKS
-        if not exact:
-            # soundfile seeks to where it is after every read, which in an mp3 clicks at the next block
-            handle.seekable = lambda: False
-
-        def seek(first: int) -> int:
-            try:
-                return handle.seek(min(first, handle.frames))
-            except soundfile.LibsndfileError as error:
-                raise MelcodecError(f"{name}: damaged before {first / info.sample_rate:.2f} s ({error.error_string})") from None
-
-        def blocks() -> Iterator[np.ndarray]:
-            decoded = audio.position
-            for promised, there in PROMISED_BYTES.findall(handle.extra_info):
-                if int(there) + SLOPPY_BYTES < int(promised) < STREAMED_BYTES:
-                    raise MelcodecError(f"{name}: truncated: the header promises {promised} bytes of sound, {there} are there")
-            try:
-                while len(block := handle.read(audio.most, dtype="float32", always_2d=True)):
-                    decoded += len(block)
-                    yield block
-            except soundfile.LibsndfileError as error:
-                raise MelcodecError(f"{name}: damaged after {decoded / info.sample_rate:.2f} s ({error.error_string})") from None
-            if length is not None and decoded < length and info.format == "FLAC":  # others only estimate
-                raise MelcodecError(f"{name}: truncated: the header promises {length} samples, {decoded} are there")
-
-        audio.blocks, audio.seek = blocks(), seek if exact else None
-        yield audio
-
-
-@contextmanager
-def _pyav(file: Path | IO[bytes], name: str) -> Iterator[_OpenAudio]:
-    try:
-        import av
-    except ImportError:
-        raise MelcodecError(
-            f"{name}: reading '{Path(name).suffix}' needs an optional package",
-            "pip install 'melcodec[av]', or convert to wav or flac",
-        ) from None
-    errors: Any = av.error.FFmpegError
-    try:
-        container = av.open(str(file) if isinstance(file, Path) else file, "r")
-    except errors as error:
-        raise MelcodecError(f"{name}: not readable as audio ({error.strerror})", "is it really an audio file?") from None
-    with container:
-        if not container.streams.audio:
-            raise MelcodecError(f"{name}: holds no audio stream")
-        stream = container.streams.audio[0]
-        info = AudioInfo(name, stream.rate, stream.channels, None, container.format.name, stream.codec.name)
-
-        def blocks() -> Iterator[np.ndarray]:
-            planar = av.AudioResampler(format="fltp")
-            try:
-                for frame in container.decode(stream):
-                    for part in planar.resample(frame):
-                        yield part.to_ndarray().T
-            except errors as error:
-                raise MelcodecError(f"{name}: damaged ({error.strerror})") from None
-
-        yield _OpenAudio(info, blocks())
 
 
 def _check_header(info: AudioInfo) -> None:
@@ -331,7 +194,7 @@ def _check_header(info: AudioInfo) -> None:
         raise MelcodecError(f"{info.path}: {info.channels} channels; at most {MAX_CHANNELS} are mixed down")
 
 
-def _stretch(file: _OpenAudio, sample_rate: int, span: Span) -> Iterator[np.ndarray]:
+def _stretch(file: OpenAudio, sample_rate: int, span: Span) -> Iterator[np.ndarray]:
     """The stream of ``open_blocks``."""
     _check_header(file.info)
     _check_span(file.info, span)
@@ -351,7 +214,7 @@ def _check_span(info: AudioInfo, span: Span) -> None:
         raise MelcodecError(f"{info.path}: the stretch {span} holds no samples")
 
 
-def _checked_mono(file: _OpenAudio, span: Span) -> Iterator[np.ndarray]:
+def _checked_mono(file: OpenAudio, span: Span) -> Iterator[np.ndarray]:
     """Blocks (n,) float32 of a stretch: the mean over channels, or MelcodecError for what must not become codes."""
     info = file.info
     first, stop = span.samples(info.sample_rate)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from melcodec.audio.io import PYAV_SUFFIXES, AudioInfo, Span, open_blocks
+from melcodec.audio.decoders import PYAV_SUFFIXES, AudioInfo
+from melcodec.audio.io import Span, open_blocks
 from melcodec.audio.resample import resample_blocks
 from melcodec.errors import MelcodecError, from_os
 from melcodec.formats.store import OK
