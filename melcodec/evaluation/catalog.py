@@ -49,7 +49,7 @@ METRICS = {
         Metric("dnsmos_p808", "DNSMOS P.808 (MOS)", "higher", ("speechmos", "onnxruntime", "requests"), alone=True),
         Metric("distillmos", "DistillMOS (MOS)", "higher", ("distillmos",), alone=True),
         Metric("speaker_similarity", "speaker similarity (cosine)", "higher", ("resemblyzer", "webrtcvad")),
-        Metric("wer", "word error rate, English", "lower", ("pocketsphinx", "jiwer"), alone=True),
+        Metric("wer", "word error rate (English)", "lower", ("pocketsphinx", "jiwer"), alone=True),
     )
 }
 GROUPS = {"all": tuple(METRICS), "core": tuple(name for name, metric in METRICS.items() if not metric.packages)}

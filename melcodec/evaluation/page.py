@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,15 +13,18 @@ from melcodec.errors import MelcodecError
 from melcodec.evaluation.anchors import CODES, MEL, Workshop
 from melcodec.evaluation.catalog import METRICS
 from melcodec.evaluation.figure import plot_rates
-from melcodec.evaluation.report import PAGE_FILE, GroupReport, Report
+from melcodec.evaluation.report import PAGE_FILE, RATES_FILE, GroupReport, Report
 from melcodec.evaluation.results import Result
 from melcodec.evaluation.subjects import Subject, load_sound
 from melcodec.evaluation.words import summary
 from melcodec.metrics.statistics import Estimate
 from melcodec.pages import Part, Picture, Section, Sounds, Table, Text, Track, write_page
 from melcodec.pages.parts import Cell
-from melcodec.plots import Scale, figure_bytes, plot_roundtrip, plot_usage
+from melcodec.plots import Scale, figure_bytes, plot_roundtrip, plot_usage, save_figure
 from melcodec.version import __version__
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 JUDGES = ("distillmos", "stoi", "log_mel_l1")  # the first that is there says which files are best and worst
 MAX_SECONDS = 20.0  # of a sound on the page
@@ -29,9 +33,17 @@ MAX_SECONDS = 20.0  # of a sound on the page
 def write_evaluation_page(
     folder: Path, report: Report, results: Sequence[Result], subjects: Sequence[Subject], codec: Codec
 ) -> None:
-    """Write ``index.html`` to ``folder``: words, tables, pictures, and the best, the median and the worst file to hear."""
+    """Write ``index.html`` to ``folder``: words, tables, pictures, and the best, the median and the worst file to hear.
+
+    The rate-quality figure lies beside it as ``rates.svg``, for papers and READMEs.
+    """
+    figure = plot_rates(report)
+    if figure is None:
+        (folder / RATES_FILE).unlink(missing_ok=True)  # of an earlier report
+    else:
+        save_figure(figure, folder / RATES_FILE)
     sections = [
-        Section("What was measured", _systems(report)),
+        Section("What was measured", _systems(report, figure)),
         *_heard(results, subjects, codec),
         Section("Codes", [*_usage_pictures(report), _usage_table(report)]),
         *_groups(report),
@@ -43,7 +55,7 @@ def write_evaluation_page(
     )
 
 
-def _systems(report: Report) -> list[Part]:
+def _systems(report: Report, figure: Figure | None) -> list[Part]:
     shown = [METRICS[name] for name in report.metrics]
     rows = [
         [f"{metric.label}, {metric.better} is better", *(_mean(system.means.get(metric.name)) for system in report.systems)]
@@ -57,7 +69,6 @@ def _systems(report: Report) -> list[Part]:
         for metric in shown
         if (found := system.means.get(metric.name))
     ]
-    figure = plot_rates(report)
     if figure is not None:
         words = "Quality of the checkpoint and its anchors over their bit rates"
         parts.append(Picture(figure_bytes(figure, ".svg"), words, "Bars: 95 % confidence. Lines: what codes nothing."))

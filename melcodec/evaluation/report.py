@@ -24,7 +24,8 @@ from melcodec.metrics.statistics import Estimate, estimate
 from melcodec.version import __version__
 
 KIND, FORMAT = "evaluation", 1
-METRICS_FILE, FILES_FILE, RESULTS_FILE, PAGE_FILE = "metrics.json", "files.csv", "results.jsonl", "index.html"
+METRICS_FILE, FILES_FILE, RESULTS_FILE = "metrics.json", "files.csv", "results.jsonl"
+PAGE_FILE, RATES_FILE = "index.html", "rates.svg"
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ def plain_numbers(axis: Axis) -> None:
 
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
     axis.set_minor_formatter(FuncFormatter(between))
+    axis.set_tick_params(which="minor", pad=5)  # shorter ticks; all numbers on one line
 
 
 def points(number: int) -> dict[str, Any]:

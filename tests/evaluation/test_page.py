@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from melcodec.codec import Codec
 from melcodec.evaluation.figure import plot_rates
+from melcodec.evaluation.page import write_evaluation_page
 from melcodec.plots import figure_bytes
 
 
@@ -86,6 +88,12 @@ def test_the_figure_has_a_panel_for_each_of_its_metrics(evaluated):
     assert named == {system.label for system in report.systems}
 
 
-def test_alone_the_codes_need_no_figure(evaluated):
-    report, _ = evaluated
-    assert plot_rates(replace(report, systems=report.systems[:1])) is None
+def test_alone_the_codes_need_no_figure(evaluated, tmp_path):
+    report, folder = evaluated
+    assert (folder / "rates.svg").read_bytes() == figure_bytes(plot_rates(report), ".svg")
+    alone = replace(report, systems=report.systems[:1])
+    assert plot_rates(alone) is None
+    (tmp_path / "rates.svg").write_text("of an earlier report")
+    codec = Codec.from_pretrained("melcodec-base", "cpu")
+    write_evaluation_page(tmp_path, alone, [], [], codec)
+    assert not (tmp_path / "rates.svg").exists()
