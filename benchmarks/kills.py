@@ -106,7 +106,7 @@ def main() -> int:
         running = launch(corpus, store, options.checkpoint)
         while True:
             with suppress(subprocess.TimeoutExpired):
-                running.wait(chance.uniform(0, span) if kills.total() < options.kills else None)
+                running.wait(chance.uniform(0, span / 2) if kills.total() < options.kills else None)
             if running.poll() is None:
                 done = len(list(store.glob("parts/*.json")))
                 if victim := kill_one(running, chance):

@@ -7,19 +7,16 @@ driver itself dies, even of SIGKILL, its workers end within moments.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from melcodec.corpus.tasks import Advanced, Event, Finished, Lost, Setup, Task, Worker
 from melcodec.errors import MelcodecError, from_os
+from melcodec.processes import follow_parent, sigint_held
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 REPORT_SECONDS = 0.5  # between two words of progress
 LAST_SECONDS = 10.0  # that a killed process has to be gone
 STARTS = 3  # deaths before the first task that are not chance
-PR_SET_PDEATHSIG = 1
 
 
 class EmbeddedExecutor:
@@ -128,7 +124,7 @@ class _Hand:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, self.setup), name=f"melcodec-{self.number}", daemon=True)
         self.ready, self.task, self.deadline, self.failure = False, None, 0.0, ""
-        with _sigint_held():
+        with sigint_held():
             self.process.start()
         theirs.close()  # or its end would stay open here when it dies
 
@@ -144,7 +140,7 @@ class _Hand:
 
 def _work(pipe: Connection, setup: Setup) -> None:
     """A worker's life."""
-    _die_with_parent()
+    follow_parent()
     said = 0.0
 
     def report(utterances: int, seconds: float, failures: int) -> None:
@@ -168,33 +164,3 @@ def _work(pipe: Connection, setup: Setup) -> None:
         pipe.send(("refused", described.message, described.hint))
     except Exception as error:  # such as a GPU's memory; a new process is the cure
         pipe.send(("failed", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"))
-
-
-def _die_with_parent() -> None:
-    """End this process when its parent ends, whatever ended that."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, name="watcher", daemon=True).start()
-    if sys.platform == "linux":  # also where a decoder never lets a Python thread run again
-        import ctypes
-
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-@contextmanager
-def _sigint_held() -> Iterator[None]:
-    """Ctrl-C reaches every process of a terminal; those started in here never hear it, and the driver ends them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # it would be started with the first worker, and let Ctrl-C through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

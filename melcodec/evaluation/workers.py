@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -24,6 +20,7 @@ from melcodec.evaluation.results import Result
 from melcodec.evaluation.scores import Pair, Scores, Spoken, score
 from melcodec.evaluation.subjects import Subject, load_sound
 from melcodec.metrics.codes import silent_codes
+from melcodec.processes import follow_parent, killed_on_error, sigint_held
 
 CRASHED = "the process that scored it died"
 
@@ -105,13 +102,14 @@ def _drain(
     """Do what is ``waiting`` until all is done or a process dies; what was under way then joins ``suspects``."""
     num_workers = min(num_workers, len(waiting))
     context = multiprocessing.get_context("spawn")  # forked threads of torch and onnxruntime hang
-    with ProcessPoolExecutor(num_workers, context, _begin, (recipe,)) as pool:
+    with ProcessPoolExecutor(num_workers, context, _begin, (recipe,)) as pool, killed_on_error():
         under_way: dict[Future[Result | MelcodecError], Task] = {}
         while waiting or under_way:
             while waiting and len(under_way) < num_workers:
                 task = waiting.popleft()
                 try:
-                    under_way[pool.submit(_do, task)] = task
+                    with sigint_held():  # a process may start here
+                        under_way[pool.submit(_do, task)] = task
                 except BrokenProcessPool:
                     suspects += [task, *under_way.values()]
                     return
@@ -130,18 +128,9 @@ _scorer: Scorer  # of a worker process
 
 def _begin(recipe: Recipe) -> None:
     global _scorer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    follow_parent()
     torch.set_num_threads(1)
     _scorer = Scorer(recipe)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed leaves no workers behind."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def _do(task: Task) -> Result | MelcodecError:

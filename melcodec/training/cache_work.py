@@ -6,16 +6,13 @@ import ctypes
 import errno
 import io
 import multiprocessing
-import os
-import signal
 import sys
 import tempfile
-import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,6 +23,7 @@ from melcodec.audio.io import Span, StretchReader
 from melcodec.config import MelConfig
 from melcodec.errors import MelcodecError
 from melcodec.manifests.base import Utterance
+from melcodec.processes import follow_parent, sigint_held
 
 if TYPE_CHECKING:
     from melcodec.audio.mel import MelFrontend
@@ -90,7 +88,7 @@ def compute(jobs: Iterable[Job], num_workers: int, folder: Path, config: MelConf
 def _in_order(pool: ProcessPoolExecutor, jobs: Iterable[Job], ahead: int) -> Iterator[tuple[Job, Made]]:
     waiting: deque[tuple[Job, Future[Made]]] = deque()
     for job in jobs:
-        with _sigint_held():  # a process may start here
+        with sigint_held():  # a process may start here
             waiting.append((job, pool.submit(_made, job)))
         if len(waiting) == ahead:
             first, future = waiting.popleft()
@@ -98,19 +96,6 @@ def _in_order(pool: ProcessPoolExecutor, jobs: Iterable[Job], ahead: int) -> Ite
     while waiting:
         first, future = waiting.popleft()
         yield first, future.result()
-
-
-@contextmanager
-def _sigint_held() -> Iterator[None]:
-    """Ctrl-C reaches every process of a terminal; those started in here never hear it (on Windows, once they run)."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # ---- in the process that computes
@@ -140,20 +125,11 @@ def _start(config: MelConfig, folder: Path, stop: Any) -> None:
 
 
 def _start_process(config: MelConfig, folder: Path, stop: Any) -> None:
+    follow_parent()
     import torch
 
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _start(config, folder, stop)
-
-
-def _end_with_parent() -> None:
-    """A killed parent tells nobody, and its pool would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _made(job: Job) -> Made:

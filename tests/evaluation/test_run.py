@@ -257,6 +257,26 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(corpus, tiny_check
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+def test_ctrl_c_ends_it_at_once(corpus, examples, tiny_checkpoint, tmp_path):
+    """As a terminal does it: every process of the group hears it, and nobody waits for a file of an hour."""
+    data = tmp_path / "data"
+    shutil.copytree(corpus / "speech", data)
+    speech = load(examples["lj_en"], 22_050)
+    save(data / "c/2.wav", np.tile(speech, 3600 * 22_050 // len(speech)), 22_050)
+    command = [sys.executable, "-W", "error", "-m", "melcodec", "evaluate", str(data), "-o", "report", "-c", str(tiny_checkpoint)]
+    command += ["--metrics", "mcd", "--no-anchors", "--num-workers", "2"]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True)
+    results, deadline = tmp_path / "report" / "results.jsonl", time.monotonic() + 120
+    while not (results.exists() and results.read_text().count("\n") >= 6) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    workers_of = children(child.pid)
+    os.killpg(child.pid, signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (130, "interrupted; the same command goes on from the files that are done\n")
+    assert results.read_text().count("\n") == 6
+    assert not any(alive(pid) for pid in workers_of)
+
+
 def children(pid):
     found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
     return [int(line) for line in found.stdout.split()]
