@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import random
 import shutil
 
 import numpy as np
@@ -121,6 +122,20 @@ def test_a_turned_bit(folder, position):
     content[int(position * len(content))] ^= 8
     part.write_bytes(content)
     assert found(folder) == ["parts/0000-00001.parquet: its SHA-256 is not its marker's: damaged or replaced"]
+
+
+def test_a_hundred_turned_bits(folder):
+    chance, parts = random.Random(0), store.parts(folder)
+    for _ in range(100):
+        part = chance.choice(parts)
+        content = part.read_bytes()
+        bit = chance.randrange(8 * len(content))
+        turned = bytearray(content)
+        turned[bit // 8] ^= 1 << bit % 8
+        part.write_bytes(turned)
+        assert found(folder) == [f"parts/{part.name}: its SHA-256 is not its marker's: damaged or replaced"], bit
+        part.write_bytes(content)
+    assert found(folder) == []
 
 
 def test_what_is_gone(folder):
