@@ -43,7 +43,7 @@ def in_words(found: Comparison) -> str:
     from melcodec.evaluation.compare import verdict
 
     lines = [*verdict(found), "", f"{found.files} files, {found.codes} codes: {found.exact:.1%} the same"]
-    lines[-1] += f", {found.matched:.1%} after the best renumbering"
+    lines[-1] += f", {found.matched:.1%} after the best renumbering (known for {found.covered:.1%})"
     if found.moved:
         lines += ["", "most moved codes (codebook: before > after, times, share of before)"]
         lines += [f"  {m.codebook}: {m.before:>5} > {m.after:<5} {m.count:>7} {m.share:>7.1%}" for m in found.moved]

@@ -12,7 +12,7 @@ import numpy as np
 from melcodec.errors import MelcodecError
 from melcodec.evaluation.pairing import LeftOut, Maker, Pair, Update, from_folders, from_speech
 from melcodec.evaluation.subjects import find_subjects
-from melcodec.metrics.agreement import best_matching, count_pairs, exact_agreement, jensen_shannon, matched_agreement
+from melcodec.metrics.agreement import best_matching, count_pairs, exact_agreement, held_out_agreement, jensen_shannon
 from melcodec.metrics.codes import CodeUsage, code_usage
 from melcodec.metrics.statistics import Estimate, estimate
 from melcodec.version import __version__
@@ -20,6 +20,7 @@ from melcodec.version import __version__
 KIND, FORMAT = "comparison", 1
 MOST_MOVED = 12
 MAX_SIZE = 8192  # K; memory grows by its square, and the matching's time by its cube
+TELLING = 0.5  # share of codes that both halves of the speech must have before a renumbering is spoken of
 RENUMBERED = 0.99  # agreement after matching from which two codebooks are one, in another order
 
 
@@ -52,13 +53,16 @@ class BookAgreement:
 
     Args:
         exact: share of codes that are the same number.
-        matched: the same after the best one-to-one renumbering.
+        matched: the same after the best one-to-one renumbering, learned from one half of every utterance and measured on
+            the other, over codes that both halves have.
+        covered: the share of codes that ``matched`` is about.
         drift: Jensen-Shannon divergence of the usages, in bits, 0 to 1.
         matching: the renumbering (K,): new numbers of A's codes, -1 for those that A never used.
     """
 
     exact: float
     matched: float
+    covered: float
     drift: float
     matching: list[int]
 
@@ -94,8 +98,13 @@ class Comparison:
 
     @property
     def matched(self) -> float:
-        """The same after renumbering."""
+        """The same after renumbering, where that can be told."""
         return sum(book.matched for book in self.books) / len(self.books)
+
+    @property
+    def covered(self) -> float:
+        """Share of all codes of which it can be told."""
+        return sum(book.covered for book in self.books) / len(self.books)
 
     @property
     def same_space(self) -> bool:
@@ -109,7 +118,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
-        words = {"exact": self.exact, "matched": self.matched, "same_space": self.same_space, "retrain": self.retrain}
+        words = {name: getattr(self, name) for name in ("exact", "matched", "covered", "same_space", "retrain")}
         return {"kind": KIND, "format": FORMAT, "melcodec": __version__, "verdict": verdict(self), **words, **asdict(self)}
 
 
@@ -125,7 +134,7 @@ def compare(
 
     Args:
         a, b: checkpoints, by path or shipped name; or folders that melcodec preprocess or encode wrote.
-        limit: take that many utterances of ``data``, chosen by ``seed``.
+        limit: take that many utterances of ``data``, chosen by ``seed``; not for folders.
         update: is told (done, total).
 
     Raises:
@@ -137,8 +146,12 @@ def compare(
     if all(folders):
         if data:
             raise MelcodecError("folders of codes are compared as they are", "leave out the audio, or give two checkpoints")
+        if limit is not None:
+            raise MelcodecError("--limit is for speech; folders of codes are compared whole")
         one, other, pairs = from_folders(Path(a), Path(b), update)
     else:
+        if not data and all(Path(side).suffix in (".npy", ".npz") for side in (a, b)):
+            raise MelcodecError(f"{a} and {b}: single codes files", "compare two folders, in which they have equal names")
         if not data:
             raise MelcodecError("two checkpoints are compared on speech", "melcodec compare A B DATA")
         one, other, pairs = from_speech(a, b, find_subjects(data, limit, seed), update)
@@ -177,7 +190,7 @@ class _Tally:
         self.sizes = sizes
         self.all = _Seen()
         self.languages: dict[str, _Seen] = {}
-        self.counts: list[np.ndarray] = []  # (K, K') of every codebook
+        self.counts: list[np.ndarray] = []  # of every codebook (2, K, K'): the first halves of utterances, and the second
         self.bands: list[tuple[np.ndarray, np.ndarray]] = []
         self.left_out: dict[str, str] = {}
 
@@ -186,12 +199,14 @@ class _Tally:
             self.left_out[pair.id] = pair.reason
             return
         if not self.counts:
-            self.counts = [np.zeros(self.sizes, np.int64) for _ in pair.codes[0]]
+            self.counts = [np.zeros((2, *self.sizes), np.int64) for _ in pair.codes[0]]
         if len(pair.codes[0]) != len(self.counts):
             self.left_out[pair.id] = f"{len(pair.codes[0])} codebooks, not {len(self.counts)}"
             return
         for counts, before, after in zip(self.counts, *pair.codes, strict=True):
-            count_pairs(counts, before, after)
+            middle = len(before) // 2
+            count_pairs(counts[0], before[:middle], after[:middle])
+            count_pairs(counts[1], before[middle:], after[middle:])
         self.all.add(pair)
         if pair.language:
             self.languages.setdefault(pair.language, _Seen()).add(pair)
@@ -203,7 +218,7 @@ class _Tally:
             reason = next(iter(self.left_out.values()), "nothing there")
             hint = "are both of one code rate, over the same speech?"
             raise MelcodecError(f"no utterance can be compared; the first: {reason}", hint)
-        moved = [move for book, counts in enumerate(self.counts) for move in _moves(book, counts)]
+        moved = [move for book, counts in enumerate(self.counts) for move in _moves(book, counts.sum(0))]
         return Comparison(
             a=self._side(one, 0, seed),
             b=self._side(other, 1, seed),
@@ -220,19 +235,19 @@ class _Tally:
         )
 
     def _side(self, maker: Maker, side: int, seed: int) -> Side:
-        usage = [code_usage(counts.sum(1 - side)) for counts in self.counts]
+        usage = [code_usage(counts.sum((0, 2 - side))) for counts in self.counts]
         bands = np.mean([pair[side] for pair in self.bands], axis=0).round(6).tolist() if self.bands else None
         return Side(maker.name, maker.fingerprint, maker.codebook_size, usage, self.all.error(side, seed), bands)
 
 
-def _agreement(counts: np.ndarray) -> BookAgreement:
+def _agreement(halves: np.ndarray) -> BookAgreement:
+    counts = halves.sum(0)
     size = max(counts.shape)
     before, after = (np.pad(counts.sum(1 - side), (0, size - counts.shape[side])) for side in (0, 1))
     matching = best_matching(counts)
     matching[counts.sum(1) == 0] = -1  # a code that never occurs would match anything
-    return BookAgreement(
-        exact_agreement(counts), matched_agreement(counts, matching), jensen_shannon(before, after), matching.tolist()
-    )
+    drift = jensen_shannon(before, after)
+    return BookAgreement(exact_agreement(counts), *held_out_agreement(*halves), drift, matching.tolist())
 
 
 def _moves(book: int, counts: np.ndarray) -> Iterator[Move]:
@@ -279,6 +294,8 @@ def _codes_verdict(found: Comparison) -> str:
             "a GPT trained on A's codes stays valid."
         )
     words = f"{1 - found.exact:.1%} of {found.codes} codes changed: a GPT trained on A's codes must be trained again for B's."
+    if found.covered < TELLING:
+        return f"{words} Whether they are only renumbered, so little speech cannot tell."
     if found.matched >= RENUMBERED:
         return f"{words} {found.matched:.1%} agree once renumbered: reordering its code embeddings and outputs may do instead."
-    return f"{words} The best renumbering makes {found.matched:.1%} agree."
+    return f"{words} The best renumbering, learned from one half of the speech, makes {found.matched:.1%} agree in the other."

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from melcodec.metrics.agreement import best_matching, count_pairs, exact_agreement, jensen_shannon, matched_agreement
+from melcodec.metrics.agreement import best_matching, count_pairs, exact_agreement, held_out_agreement, jensen_shannon
 
 
 def confusion(before, after, size_before, size_after):
@@ -17,7 +17,7 @@ def test_by_hand():
     assert counts.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
     assert exact_agreement(counts) == 0.5
     assert best_matching(counts)[2] == 3
-    assert matched_agreement(counts, best_matching(counts)) == 0.75
+    assert held_out_agreement(counts, counts) == (0.75, 1)
 
 
 def test_counts_add_up():
@@ -33,14 +33,33 @@ def test_a_renumbering_is_undone(golden):
     matching = best_matching(counts)
     used = np.unique(codes)
     assert exact_agreement(counts) < 0.3
-    assert matched_agreement(counts, matching) == 1
+    assert held_out_agreement(counts, counts) == (1, 1)
     assert matching[used].tolist() == order[used].tolist()
 
 
 def test_one_number_stands_for_one_code_only():
     """Two codes that became one: no renumbering keeps both."""
     counts = confusion([0] * 6 + [1] * 4, [1] * 10, 2, 2)
-    assert matched_agreement(counts, best_matching(counts)) == pytest.approx(0.6)
+    assert held_out_agreement(counts, counts)[0] == pytest.approx(0.6)
+
+
+def test_what_chance_makes_agree_does_not_count():
+    """Unrelated codes, each met about once: fitted and measured on the same ones, most of them would agree."""
+    before, after = np.random.default_rng(0).integers(0, 1024, (2, 400))
+    halves = [confusion(before[half], after[half], 1024, 1024) for half in (slice(200), slice(200, None))]
+    assert held_out_agreement(sum(halves), sum(halves))[0] > 0.6
+    agreement, covered = held_out_agreement(*halves)
+    assert agreement < 0.05
+    assert 0.1 < covered < 0.3
+
+
+def test_halves_with_nothing_in_common_tell_nothing():
+    assert held_out_agreement(confusion([0], [1], 2, 2), confusion([1], [0], 2, 2)) == (0, 0)
+
+
+def test_numbers_that_hardly_changed_may_stay():
+    first, second = confusion([0, 0, 1], [1, 0, 1], 2, 2), confusion([0, 0, 1], [0, 0, 1], 2, 2)
+    assert held_out_agreement(first, second) == (5 / 6, 1)
 
 
 def test_fewer_codes_leave_some_without_a_number():
