@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from melcodec.errors import MelcodecError
-from melcodec.metrics.optional import INSTALL, is_installed
+from melcodec.metrics.optional import optional
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,22 @@ def choose(words: str) -> Choice:
             f"use {', '.join(GROUPS)}, or some of {', '.join(METRICS)}",
         )
     wanted = {name for word in named for name in GROUPS.get(word, (word,))}
-    absent = {name: reason for name in METRICS if name in wanted and (reason := missing_package(name))}
+    missing = {name: error for name in METRICS if name in wanted and (error := missing_package(name))}
     for name in named:
-        if name in absent:
-            raise MelcodecError(f"--metrics {name}: {absent[name]}", INSTALL)
-    return Choice(tuple(name for name in METRICS if name in wanted and name not in absent), absent)
+        if name in missing:
+            raise MelcodecError(f"--metrics {name}: {missing[name].message}", missing[name].hint)
+    absent = {name: f"{error.message}: {error.hint}" for name, error in missing.items()}
+    return Choice(tuple(name for name in METRICS if name in wanted and name not in missing), absent)
 
 
-def missing_package(name: str) -> str | None:
-    """Why the metric ``name`` cannot be computed on this machine; None when it can."""
-    missing = [package for package in METRICS[name].packages if not is_installed(package)]
-    return f"the package '{missing[0]}' is not installed: {INSTALL}" if missing else None
+def missing_package(name: str) -> MelcodecError | None:
+    """Why the metric ``name`` cannot be computed on this machine; None when it can. It imports the packages to know."""
+    for package in METRICS[name].packages:
+        try:
+            optional(package)
+        except MelcodecError as error:
+            return error
+    return None
 
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:

@@ -16,16 +16,17 @@ from melcodec.evaluation.figure import plot_rates
 from melcodec.evaluation.report import PAGE_FILE, RATES_FILE, GroupReport, Report
 from melcodec.evaluation.results import Result
 from melcodec.evaluation.subjects import Subject, load_sound
-from melcodec.evaluation.words import summary
+from melcodec.evaluation.words import plural, summary
 from melcodec.metrics.statistics import Estimate
 from melcodec.pages import Part, Picture, Section, Sounds, Table, Text, Track, write_page
-from melcodec.pages.parts import Cell
+from melcodec.pages.parts import Cell, Noted
 from melcodec.plots import Scale, figure_bytes, plot_roundtrip, plot_usage, save_figure
 from melcodec.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+GROUP_WORDS = {"seen": "whether training has seen the speaker"}
 JUDGES = ("distillmos", "stoi", "log_mel_l1")  # the first that is there says which files are best and worst
 MAX_SECONDS = 20.0  # of a sound on the page
 
@@ -58,11 +59,15 @@ def write_evaluation_page(
 def _systems(report: Report, figure: Figure | None) -> list[Part]:
     shown = [METRICS[name] for name in report.metrics]
     rows = [
-        [f"{metric.label}, {metric.better} is better", *(_mean(system.means.get(metric.name)) for system in report.systems)]
+        [
+            f"{metric.label}, {metric.better} is better",
+            *(_mean(system.means.get(metric.name), report.files) for system in report.systems),
+        ]
         for metric in shown
     ]
     systems = "; ".join(f"{system.name}: {system.label}" for system in report.systems)
-    parts: list[Part] = [Table(f"Means over files. {systems}", ["figure", *(system.name for system in report.systems)], rows)]
+    counted = f"Means over {plural(report.files, 'file')}; where it is fewer, their number stands in brackets."
+    parts: list[Part] = [Table(f"{counted} {systems}", ["figure", *(system.name for system in report.systems)], rows)]
     spread = [
         [f"{system.name}: {metric.label}", found.mean, found.low, found.high, found.count]
         for system in report.systems
@@ -138,12 +143,16 @@ def _groups(report: Report) -> list[Section]:
     for label, groups in report.groups.items():
         names = [name for name in report.metrics if any(name in group.means for group in groups.values())]
         rows = [_group_row(value, group, names) for value, group in groups.items()]
-        parts.append(Table(f"The codes by {label}", [label, "files", *(METRICS[name].label for name in names)], rows))
+        parts.append(
+            Table(
+                f"The codes by {GROUP_WORDS.get(label, label)}", [label, "files", *(METRICS[name].label for name in names)], rows
+            )
+        )
     return [Section("Groups", parts)] if parts else []
 
 
 def _group_row(value: str, group: GroupReport, names: Sequence[str]) -> list[Cell]:
-    return [value, group.files, *(_mean(group.means.get(name)) for name in names)]
+    return [value, group.files, *(_mean(group.means.get(name), group.files) for name in names)]
 
 
 def _files(report: Report, results: Sequence[Result]) -> Table:
@@ -157,7 +166,7 @@ def _files(report: Report, results: Sequence[Result]) -> Table:
 def _settings(report: Report) -> Table:
     rows: list[list[Cell]] = [["melcodec", __version__]]
     rows += [[f"checkpoint: {name}", str(value)] for name, value in vars(report.checkpoint).items()]
-    rows += [[name, _words(value)] for name, value in report.settings.items()]
+    rows += [[name, _words(value)] for name, value in report.settings.items() if value not in (None, [], "")]
     return Table("What decides these figures", ["setting", "value"], rows)
 
 
@@ -167,5 +176,8 @@ def _words(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _mean(found: Estimate | None) -> float | None:
-    return None if found is None else found.mean
+def _mean(found: Estimate | None, files: int) -> Cell:
+    """A mean, and the count of files behind it where it is not all of them."""
+    if found is None or found.count == files:
+        return None if found is None else found.mean
+    return Noted(found.mean, f"({found.count})")

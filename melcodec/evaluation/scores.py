@@ -15,7 +15,7 @@ from melcodec.metrics.naturalness import DNSMOS, distillmos, dnsmos
 from melcodec.metrics.speaker import speaker_embedding, speaker_similarity
 from melcodec.metrics.spectral import log_mel_l1, log_mel_mse, mel_cepstral_distortion
 from melcodec.metrics.speech import estoi, pesq_nb, pesq_wb, stoi
-from melcodec.metrics.waves import aligned, find_delay, resample, si_sdr
+from melcodec.metrics.waves import SILENT, aligned, find_delay, resample, si_sdr
 from melcodec.metrics.words import WordErrors, is_english, transcribe, word_errors
 
 DIGITS = 6  # after the point: a score's noise between runs is far below
@@ -153,6 +153,8 @@ def score(pair: Pair, names: Iterable[str]) -> Scores:
             scores.absent[name] = ITSELF
             continue
         try:
+            if METRICS[name].audible and pair.original.wav is not None and not pair.original.wav.any():
+                raise MelcodecError(SILENT)  # for every system alike, so that means are over the same files
             value = SCORERS[name](pair)
         except MelcodecError as error:
             scores.absent[name] = error.message

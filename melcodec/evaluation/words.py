@@ -13,8 +13,15 @@ HEADLINES = ("log_mel_l1", "stoi", "pesq_wb", "distillmos", "speaker_similarity"
 BEST = {"stoi": 1.0, "estoi": 1.0, "speaker_similarity": 1.0}  # what the original itself has
 
 
+def plural(count: int, what: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def table(report: Report) -> list[str]:
     """A line per metric, a column per system; the count of files stands beside a mean wherever it is not all of them."""
+    if not report.metrics:
+        return ["No figure could be computed for any file."]
     label = max(len(METRICS[name].label) for name in report.metrics)
     lines = [" " * label + "".join(f"{system.name:>{WIDTH}}" for system in report.systems)]
     for name in report.metrics:
@@ -31,20 +38,22 @@ def summary(report: Report) -> list[str]:
     """What a reader in a hurry should know."""
     facts, first = report.checkpoint, report.systems[0]
     speakers = len(report.groups.get("speaker", {}))
-    who = f" by {speakers} speakers" if speakers else ""
+    who = f" by {plural(speakers, 'speaker')}" if speakers else ""
     unseen = report.groups.get("seen", {}).get("unseen")
     if unseen is not None:
         who += f"; {unseen.files} of the files are by speakers that were never trained on"
     lines = [
         f"{Path(facts.path).stem} (checkpoint {facts.fingerprint}) makes {facts.code_rate:.2f} codes a second, "
-        f"{facts.bit_rate:.0f} bit/s, measured on {report.files} files, {report.seconds / 60:.1f} minutes{who}."
+        f"{facts.bit_rate:.0f} bit/s, measured on {plural(report.files, 'file')}, {report.seconds / 60:.1f} minutes{who}."
     ]
     said = []
     for name in [name for name in HEADLINES if name in first.means] or list(first.means):
         found = first.means[name]
         between = "" if found.low is None else f" ({found.low:.3f} to {found.high:.3f})"
-        said.append(f"{METRICS[name].label} {found.mean:.3f}{between}")
-    lines.append(f"The codes: {'; '.join(said)}. In brackets, where the mean lies with 95 % confidence.")
+        few = "" if found.count == report.files else f", {plural(found.count, 'file')}"
+        said.append(f"{METRICS[name].label} {found.mean:.3f}{between}{few}")
+    if said:
+        lines.append(f"The codes: {'; '.join(said)}. In brackets, where the mean lies with 95 % confidence.")
     return [*lines, *limits(report), *usage_lines(report), *absences(report)]
 
 
@@ -54,11 +63,16 @@ def limits(report: Report) -> list[str]:
     name = next((name for name in BEST if all(name in systems.get(system, {}) for system in (MEL, UNQUANTIZED, CODES))), None)
     if name is None:
         return []
-    ceiling, network, codes = (systems[system][name].mean for system in (MEL, UNQUANTIZED, CODES))
+    found = [systems[system][name] for system in (MEL, UNQUANTIZED, CODES)]
+    if len({item.count for item in found}) > 1:
+        return []  # means over different files have no difference
+    ceiling, network, codes = (item.mean for item in found)
     losses = {"the vocoder": BEST[name] - ceiling, "the network": ceiling - network, "quantising": network - codes}
     worst = max(losses, key=lambda part: losses[part])
     parts = ", ".join(f"{part} {loss:.3f}" for part, loss in losses.items())
-    return [f"Of {METRICS[name].label}, {BEST[name] - codes:.3f} are lost on the way: {parts}. What limits most is {worst}."]
+    over = "" if found[0].count == report.files else f", over {plural(found[0].count, 'file')}"
+    lost = f"Of {METRICS[name].label}{over}, {BEST[name] - codes:.3f} are lost on the way: {parts}."
+    return [f"{lost} What limits most is {worst}."]
 
 
 def usage_lines(report: Report) -> list[str]:
@@ -67,11 +81,15 @@ def usage_lines(report: Report) -> list[str]:
     lines = []
     for book, (whole, audible, stay) in enumerate(zip(usage.all, usage.without_silence, usage.durations, strict=True)):
         name = f"Codebook {book}: " if facts.num_codebooks > 1 else ""
+        silence = (
+            f"; without digital silence ({100 * usage.silent_share:.1f} %) {audible.used}, {audible.perplexity:.0f} and "
+            f"{audible.entropy_bits:.2f} bits"
+        )
+        silence = silence if usage.silent_share else ""
         lines.append(
             f"{name}{whole.used} of {facts.codebook_size} codes are used, perplexity {whole.perplexity:.0f}, entropy "
-            f"{whole.entropy_bits:.2f} bits, over {whole.total} codes; without digital silence "
-            f"({100 * usage.silent_share:.1f} %) {audible.used}, {audible.perplexity:.0f} and {audible.entropy_bits:.2f} bits. "
-            f"A code stays {stay.mean:.2f} codes long."
+            f"{whole.entropy_bits:.2f} bits, over {plural(whole.total, 'code')}{silence}. "
+            f"A code stays for {1000 * stay.mean / facts.code_rate:.0f} ms."
         )
     lines.append(f"Ideal coding of single codes would take {usage.entropy_bit_rate:.1f} of the {facts.bit_rate:.1f} bit/s.")
     return lines

@@ -31,6 +31,9 @@ def optional(package: str) -> Any:
         try:
             return importlib.import_module(package)
         except ImportError as error:
-            broken = is_installed(package.partition(".")[0])
-            reason = f" (it is installed, but: {error})" if broken else ""
-            raise MelcodecError(f"this score needs the package '{package}'{reason}", INSTALL) from None
+            if is_installed(package.partition(".")[0]):
+                hint = f"pip install --force-reinstall --no-deps {package}, or see what it misses"
+                raise MelcodecError(
+                    f"needs the package '{package}', which is installed but does not import: {error}", hint
+                ) from None
+            raise MelcodecError(f"needs the package '{package}', which is not installed", INSTALL) from None

@@ -57,7 +57,7 @@ def _stoi(reference: np.ndarray, output: np.ndarray, rate: int, extended: bool) 
         warnings.simplefilter("error", RuntimeWarning)  # pystoi answers 1e-5 when there is too little speech
         try:
             return float(pystoi.stoi(reference, output, rate, extended=extended))
-        except RuntimeWarning:
+        except (RuntimeWarning, ValueError):  # the latter where there is not even a frame
             raise MelcodecError("STOI needs at least 0.4 s of speech that is not silence") from None
 
 

@@ -10,6 +10,7 @@ from melcodec.errors import MelcodecError
 
 MAX_DELAY = 0.05  # seconds to each side
 COHERENT = 0.7  # normalised correlation above which two waves share their phases; pitch alone reaches 0.5
+SILENT = "the reference is silent: there is no speech to score"
 ENVELOPE_HOP, ENVELOPE_WINDOW = 0.001, 0.005  # seconds
 ENVELOPE_GAIN = 0.02  # a shift that makes envelopes agree less than this much better is no delay
 
@@ -74,7 +75,7 @@ def check_pair(reference: np.ndarray, output: np.ndarray) -> None:
     if reference.ndim != 1 or reference.shape != output.shape:
         raise MelcodecError(f"cannot compare sounds of shape {reference.shape} and {output.shape}", "crop them to one length")
     if not reference.any():
-        raise MelcodecError("the reference is silent: there is no speech to score")
+        raise MelcodecError(SILENT)
 
 
 def resample(wav: np.ndarray, rate: int, target: int) -> np.ndarray:

@@ -20,7 +20,7 @@ import numpy as np
 
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
-from melcodec.pages.parts import Cell, Part, Picture, Section, Sounds, Table, Text, Track
+from melcodec.pages.parts import Cell, Noted, Part, Picture, Section, Sounds, Table, Text, Track
 
 ASSETS = Path(__file__).parent
 LONG_TABLE = 25  # rows; a longer one scrolls in a window of its own
@@ -83,6 +83,9 @@ def _cell(value: Cell, digits: int) -> dict[str, Any]:
     """A cell's text in pieces between which a line may break, and ``value`` to sort numbers by; nothing when missing."""
     if value in (None, "") or (isinstance(value, float | np.floating) and math.isnan(value)):
         return {"pieces": []}
+    if isinstance(value, Noted):
+        cell = _cell(value.value, digits)
+        return {**cell, "pieces": [f"{' '.join(cell['pieces'])} {value.note}"]}
     if isinstance(value, str):
         return {"pieces": BREAK_AFTER.split(value)}
     if math.isinf(value):

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Cell = str | float | None
+
+@dataclass(frozen=True)
+class Noted:
+    """A number that is sorted as one, and a word beside it: ``0.635 (4 files)``."""
+
+    value: float
+    note: str
+
+
+Cell = str | float | Noted | None
 
 
 @dataclass(frozen=True)

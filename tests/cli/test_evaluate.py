@@ -77,5 +77,5 @@ def test_refusals(refused, two, tiny_checkpoint, tmp_path):
 def test_a_missing_package_is_named_with_its_install_line(refused, two, monkeypatch):
     monkeypatch.setitem(sys.modules, "pesq", None)
     said = refused("evaluate", two, "-o", "r", "--metrics", "pesq_wb")
-    assert "the package 'pesq' is not installed" in said
+    assert "needs the package 'pesq', which is not installed" in said
     assert "hint: pip install 'melcodec[eval]'" in said

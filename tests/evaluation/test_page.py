@@ -88,6 +88,16 @@ def test_the_figure_has_a_panel_for_each_of_its_metrics(evaluated):
     assert named == {system.label for system in report.systems}
 
 
+def test_a_mean_over_fewer_files_says_how_many(evaluated, tmp_path):
+    report, _ = evaluated
+    mean = replace(report.systems[0].means["mcd"], count=report.files - 1)
+    few = replace(report.systems[0], means={**report.systems[0].means, "mcd": mean})
+    codec = Codec.from_pretrained("melcodec-base", "cpu")
+    write_evaluation_page(tmp_path, replace(report, systems=[few, *report.systems[1:]]), [], [], codec)
+    page = (tmp_path / "index.html").read_text()
+    assert f'data-value="{mean.mean!r}">{mean.mean:.3f} (5)</td>' in page
+
+
 def test_alone_the_codes_need_no_figure(evaluated, tmp_path):
     report, folder = evaluated
     assert (folder / "rates.svg").read_bytes() == figure_bytes(plot_rates(report), ".svg")

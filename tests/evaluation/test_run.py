@@ -95,7 +95,7 @@ def test_words_for_people(evaluated):
     assert "measured on 6 files" in words
     assert "2 of the files are by speakers that were never trained on" in words
     assert f"{mean(report).mean:.3f}" in words
-    assert "without digital silence" in words
+    assert "without digital silence" not in words  # there is none
     page = (folder / "index.html").read_text()
     assert "log-mel L1" in page
     assert page.count("<audio") == 9
@@ -180,6 +180,26 @@ def test_silent_and_tiny_files_are_no_failures(here, tmp_path, settings, metrics
     else:
         assert mean(report).count == 2
         assert report.usage.without_silence[0].total < report.usage.all[0].total
+        assert "without digital silence" in " ".join(summary(report))
+
+
+def test_figures_over_fewer_files_say_so(here, corpus, tmp_path, settings):
+    shutil.copytree(corpus / "speech", tmp_path / "in")
+    save(tmp_path / "in" / "silent.wav", np.zeros(22_050, np.float32), 22_050)
+    report = evaluate([tmp_path / "in"], tmp_path / "r", replace(settings, metrics="log_mel_l1,si_sdr", anchors=True))
+    assert {system.means["si_sdr"].count for system in report.systems if "si_sdr" in system.means} == {6}
+    line = next(line for line in table(report) if line.startswith("SI-SDR"))
+    assert line.count("(6)") == len([system for system in report.systems if "si_sdr" in system.means]) > 2
+
+
+def test_without_any_figure_there_is_still_a_report(here, tmp_path, settings):
+    save(tmp_path / "in" / "silent.wav", np.zeros(22_050, np.float32), 22_050)
+    report = evaluate([tmp_path / "in"], tmp_path / "r", replace(settings, metrics="si_sdr"))
+    assert table(report) == ["No figure could be computed for any file."]
+    said = " ".join(summary(report))
+    assert "measured on 1 file," in said
+    assert "No SI-SDR (dB) for any file: the reference is silent" in said
+    assert "The codes:" not in said
 
 
 def test_nothing_but_bad_files_is_refused(here, tmp_path, settings):

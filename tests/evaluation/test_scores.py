@@ -117,7 +117,9 @@ def test_word_errors_weigh_as_many_as_there_are_words(wav, sound_of):
 
 def test_a_missing_package_is_a_reason_and_no_number(monkeypatch, wav, sound_of):
     monkeypatch.setitem(sys.modules, "pystoi", None)
-    assert run(sound_of(wav), sound_of(noisy(wav)), ("stoi",)).absent == {"stoi": "this score needs the package 'pystoi'"}
+    assert run(sound_of(wav), sound_of(noisy(wav)), ("stoi",)).absent == {
+        "stoi": "needs the package 'pystoi', which is not installed"
+    }
 
 
 def test_whatever_a_foreign_package_raises_is_a_reason(monkeypatch, wav, sound_of):

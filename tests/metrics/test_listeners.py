@@ -125,7 +125,7 @@ def test_a_missing_package_is_named(monkeypatch, wav, package, judge):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MelcodecError, match=f"needs the package '{package}'") as caught:
         judge(wav, RATE)
-    assert "melcodec[eval]" in caught.value.hint
+    assert caught.value.hint.startswith("pip install")
 
 
 def test_jiwer_is_named(monkeypatch):

@@ -15,7 +15,7 @@ def test_what_is_there_is_imported():
 
 def test_what_is_not_is_named_with_the_line_that_installs_it(monkeypatch):
     assert not is_installed("no_such_package")
-    with pytest.raises(MelcodecError, match=r"needs the package 'no_such_package'$") as caught:
+    with pytest.raises(MelcodecError, match=r"needs the package 'no_such_package', which is not installed$") as caught:
         optional("no_such_package")
     assert caught.value.hint == "pip install 'melcodec[eval]'"
     monkeypatch.setitem(sys.modules, "pesq", None)
@@ -25,8 +25,9 @@ def test_what_is_not_is_named_with_the_line_that_installs_it(monkeypatch):
 def test_a_package_that_does_not_import_says_why(monkeypatch, tmp_path):
     (tmp_path / "halfway.py").write_text("import not_to_be_found")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(MelcodecError, match="it is installed, but: No module named 'not_to_be_found'"):
+    with pytest.raises(MelcodecError, match="installed but does not import: No module named 'not_to_be_found'") as caught:
         optional("halfway")
+    assert "--force-reinstall --no-deps halfway" in caught.value.hint
 
 
 def test_deprecations_of_others_are_passed_over(monkeypatch, tmp_path):
