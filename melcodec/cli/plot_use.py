@@ -48,18 +48,21 @@ def plot_codebook(
 
     codec = Codec.from_pretrained(checkpoint, device)
     embed = codec.model.codebook.embed.T.cpu().numpy()
-    title, counts = title_of(checkpoint), None
+    title, counts, left_out = title_of(checkpoint), None, dict[Path, str]()
     if data:
         files = find_speech(data)
         with progress("counting") as update:
-            counts = count_codes(files, lambda: codec, update)
-        figure = plots.plot_codebook_use(embed, counts, *first_latents(codec, files), title, umap)
+            counted = count_codes(files, lambda: codec, update)
+        counts, left_out = counted.counts, counted.left_out
+        latents = first_latents(codec, [path for path in files if path not in left_out])
+        figure = plots.plot_codebook_use(embed, counts, *latents, title, umap)
     else:
         figure = plots.plot_codebook(embed, title=title, umap=umap)
     said = usage_said(counts) if counts is not None else f"{len(embed):,} codewords of width {embed.shape[1]}"
     alt = "Codewords as points in a plane" + (", as large as they are used, beside latents that become codewords" if data else "")
     pictures.save(Drawn(figure, title, alt, [f"{said}."], [codeword_table(embed, counts)]), output, overwrite)
     say(f"{output}: {said}")
+    name_left_out(left_out)
 
 
 def plot_usage(
@@ -83,7 +86,8 @@ def plot_usage(
 
     files = find_codes_or_sound(inputs)
     with progress("counting") as update:
-        counts = count_codes(files, cache(lambda: Codec.from_pretrained(checkpoint, device)), update)
+        counted = count_codes(files, cache(lambda: Codec.from_pretrained(checkpoint, device)), update)
+    counts = counted.counts
     title = title_of(inputs[0]) if len(inputs) == 1 else f"{len(files):,} files"
     order = np.argsort(-counts, kind="stable")
     rows = [[rank, int(code), int(counts[code]), 100 * counts[code] / counts.sum()] for rank, code in enumerate(order, start=1)]
@@ -92,6 +96,7 @@ def plot_usage(
     alt = f"Share of each code over its rank, on logarithmic axes: {said}"
     pictures.save(Drawn(plots.plot_usage(counts, title), title, alt, [f"{said}."], [table]), output, overwrite)
     say(f"{output}: {said}")
+    name_left_out(counted.left_out)
 
 
 def plot_training(runs: Runs, output: options.Output, overwrite: options.Overwrite = False) -> None:
@@ -122,6 +127,15 @@ def plot_training(runs: Runs, output: options.Output, overwrite: options.Overwri
         drawn = Drawn(figure, title, alt, [f"{said.capitalize()}."], curve_tables(curves))
     pictures.save(drawn, output, overwrite)
     say(f"{output}: {said}")
+
+
+def name_left_out(left_out: Mapping[Path, str]) -> None:
+    """Say which files the picture is without; the exit status is then 1."""
+    if left_out:
+        say(f"{len(left_out)} left out:")
+        for reason in left_out.values():
+            say(f"  {reason}")
+        raise typer.Exit(1)
 
 
 def usage_said(counts: np.ndarray) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -43,20 +44,29 @@ def find_codes_or_sound(inputs: Sequence[Path]) -> list[Path]:
     return files
 
 
-def count_codes(files: Sequence[Path], open_codec: Callable[[], Codec], update: Update) -> np.ndarray:
-    """How often each code occurs in codes files, code stores and audio -> counts (Q K,), codebook after codebook.
+@dataclass(frozen=True)
+class Counted:
+    """How often each code occurs: (Q K,), codebook after codebook; ``left_out``: files that cannot be read, and why."""
+
+    counts: np.ndarray
+    left_out: dict[Path, str]
+
+
+def count_codes(files: Sequence[Path], open_codec: Callable[[], Codec], update: Update) -> Counted:
+    """Count the codes of codes files, code stores and audio.
 
     Args:
         open_codec: gives the codec that encodes audio, and that says K where no file does; called when it is needed.
         update: told (files done, files in all).
 
     Raises:
-        MelcodecError: a file that cannot be read, or codes of different checkpoints.
+        MelcodecError: no file can be read, a damaged store, or codes of different checkpoints.
     """
     totals: dict[int, np.ndarray] = {}  # by codebook; as long as the largest code so far
+    left_out: dict[Path, str] = {}
     size, made_by = 0, ""
     for index, path in enumerate(files, start=1):
-        for codes in read_codes(path, open_codec):
+        for codes in read_codes(path, open_codec, left_out):
             made_by = made_by or codes.fingerprint or ""
             if codes.fingerprint not in (None, made_by):
                 raise MelcodecError(
@@ -68,17 +78,20 @@ def count_codes(files: Sequence[Path], open_codec: Callable[[], Codec], update: 
                 totals[book] = _added(totals.get(book, np.zeros(0, np.int64)), np.bincount(row))
         update(index, len(files))
     if not totals:
-        raise MelcodecError(f"{files[0]}: holds no codes")
+        raise MelcodecError(next(iter(left_out.values()), f"{files[0]}: holds no codes"))
     size = size or open_codec().codebook_size
     if (largest := max(map(len, totals.values()))) > size:
         raise MelcodecError(f"code {largest - 1} is none of a codebook of {size}", "give the checkpoint with --checkpoint")
-    return np.concatenate([_added(np.zeros(size, np.int64), totals[book]) for book in sorted(totals)])
+    return Counted(np.concatenate([_added(np.zeros(size, np.int64), totals[book]) for book in sorted(totals)]), left_out)
 
 
-def read_codes(path: Path, open_codec: Callable[[], Codec]) -> Iterator[Codes]:
-    """The codes of one file, or of every utterance of a store."""
+def read_codes(path: Path, open_codec: Callable[[], Codec], left_out: dict[Path, str]) -> Iterator[Codes]:
+    """The codes of one file, or of every utterance of a store; why there are none goes to ``left_out``."""
     if not is_store(path):
-        yield load_codes(path) if path.suffix.lower() in SUFFIXES else open_codec().encode_file(path)
+        try:
+            yield load_codes(path) if path.suffix.lower() in SUFFIXES else open_codec().encode_file(path)
+        except MelcodecError as error:
+            left_out[path] = error.message
         return
     spec = read_spec(path)
     for part in parts(path):

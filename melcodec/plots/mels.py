@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 DB_PER_NAT = 10 / math.log(10)  # ln power -> dB
 KILOHERTZ_TICKS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-MEL_MAP, DIFFERENCE_MAP, CODE_MAP = "magma", "RdBu_r", "viridis"  # colour-blind safe; the first and last hold in grey
+# colour-blind safe, and readable in grey: of a difference, dark is too little and light is too much
+MEL_MAP, DIFFERENCE_MAP, CODE_MAP = "magma", "cividis", "viridis"
 CODE_FONT = 4.5  # points; codes are written into their cells when they fit at this size
 GOLDEN_RATIO = 0.618_034
 

@@ -33,7 +33,7 @@ class Panel(NamedTuple):
 
 PANELS = (
     Panel("train", {"loss": "loss", "reconstruction": "reconstruction", "commitment": "commitment"}, "Training loss", True),
-    Panel("valid", {"log_mel_l1": "log-mel L1"}, "Validation log-mel L1 (nats)"),
+    Panel("valid", {"log_mel_l1": "log-mel L1"}, "Validation log-mel L1"),
     Panel("valid", {"codes_used": "codes used", "perplexity": "perplexity"}, "Validation codes"),
     Panel("valid", {"agreement": "agreement"}, "Codes that stayed (share)"),
     Panel("train", {"lr": "learning rate"}, "Learning rate"),
@@ -75,6 +75,10 @@ def read_history(path: Path) -> UsageHistory:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             history = UsageHistory(arrays["steps"], arrays["counts"])
+    except FileNotFoundError:
+        raise MelcodecError(
+            f"{path}: no such file: this run has no history of its codes", "draw it alone: its curves are there"
+        ) from None
     except OSError as error:
         raise MelcodecError(f"{path}: {error.strerror or 'not a .npz file'}") from None
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError):
@@ -138,6 +142,8 @@ def _draw_panel(axes: Axes, panel: Panel, curves: Curves) -> None:
         plain_numbers(axes.yaxis)
     elif "codes_used" in panel.curves:
         axes.set_ylim(bottom=0)  # how far from none and from all is what one wants to see
+    elif "lr" in panel.curves:
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes.set_ylabel(panel.label)
     calm(axes)
     if len(panel.curves) > 1:

@@ -18,6 +18,7 @@ USAGE_MAP = "viridis_r"  # darker is more; a dead code is white, as paper is
 MAX_ROWS = 256  # more than that a picture of three inches cannot show
 MAX_COLUMNS = 600
 HISTORY_HEIGHT = 4.8  # inches
+COLLAPSED = 0.1  # share of codes in use below which their number is drawn on a logarithmic axis
 LEAST, MOST = 0.05, 20.0  # times even use, the ends of the colour scale
 
 
@@ -54,7 +55,7 @@ def plot_usage(counts: np.ndarray, title: str | None = None) -> Figure:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(0.9, len(counts) * 1.1)
-    axes.set_ylim(bottom=share.min(initial=100) / 2)
+    axes.set_ylim(bottom=min(share.min(initial=100), 100 / len(counts)) / 2)
     axes.set_xlabel("Rank of the code")
     axes.set_ylabel("Share of all codes (%)")
     plain_numbers(axes.xaxis)
@@ -91,7 +92,7 @@ def draw_usage_histories(figure: FigureBase, histories: Mapping[str, UsageHistor
     grid = figure.subplots(2, len(histories), sharex="col", sharey="row", height_ratios=[3, 2], squeeze=False)
     for column, (name, history) in enumerate(histories.items()):
         image = _draw_history(grid[0, column], history)
-        grid[0, column].set_title(name, **NAME)
+        grid[0, column].set_title(f"{name}: {_at_end(history)}" if name else _at_end(history), **NAME)
         _draw_counts(grid[1, column], history)
         grid[1, column].set_xlabel("Training step")
         grid[1, column].xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -114,6 +115,8 @@ def _draw_history(axes: Axes, history: UsageHistory) -> AxesImage:
     ranked = (counts / even)[:, order].T  # (K, V)
     rows = np.array([part.mean(axis=0) for part in np.array_split(ranked, min(len(ranked), MAX_ROWS))])
     edges = _edges(steps)
+    if len(steps) > 1:
+        axes.set_xlim(steps[0], steps[-1])  # half of the first and last columns lie outside of the training
     places = np.linspace(edges[0], edges[-1], min(MAX_COLUMNS, 40 * len(steps)) + 1)
     columns = np.clip(np.searchsorted(edges, (places[1:] + places[:-1]) / 2) - 1, 0, len(steps) - 1)
     shown = np.ma.masked_equal(rows[:, columns], 0)
@@ -129,8 +132,18 @@ def _draw_counts(axes: Axes, history: UsageHistory) -> None:
     axes.axhline(counts.shape[1], color=GREY, linestyle="--", linewidth=1, label=f"all {counts.shape[1]:,}")
     axes.plot(steps, (counts > 0).sum(axis=1), color=BLUE, label="occur", **points(len(steps)))
     axes.plot(steps, perplexities(counts), color=ORANGE, linestyle=(0, (4, 1)), label="perplexity", **points(len(steps)))
-    axes.set_ylim(bottom=0)
+    if (counts > 0).sum(axis=1).min() < COLLAPSED * counts.shape[1]:
+        axes.set_yscale("log")  # one code of a thousand lies on the axis otherwise
+        axes.set_ylim(0.7, 1.6 * counts.shape[1])
+        plain_numbers(axes.yaxis)
+    else:
+        axes.set_ylim(bottom=0)
     calm(axes)
+
+
+def _at_end(history: UsageHistory) -> str:
+    """What a picture that is nearly all white means."""
+    return f"{(history.counts[-1] > 0).sum():,} of {history.counts.shape[1]:,} codes occur at the end"
 
 
 def _edges(steps: np.ndarray) -> np.ndarray:

@@ -358,3 +358,18 @@ def test_latents_are_those_of_the_first_ten_seconds_of_each_file(tmp_path, golde
     latents, codes = first_latents(codec, [tmp_path / "long.wav", tmp_path / "short.wav"])
     assert latents.shape == (codec.num_codes(220_500) + codec.num_codes(5_000), 8)
     assert codes.tolist()[:200] == codec.encode(load(tmp_path / "long.wav", 22_050))[0, 0, :200].tolist()
+
+
+@pytest.mark.parametrize("words", [("usage",), ("codebook", "melcodec-base")])
+def test_a_bad_file_is_left_out_and_named(words, cli, tmp_path, golden, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "in" / "good.wav", golden["0.wav"][:9_000], 22_050)
+    (tmp_path / "in" / "bad.wav").write_bytes(b"nonsense")
+    status, _, err = cli("plot", *words, "in", "-o", "x.png")
+    assert status == 1
+    assert "1 left out:\n  in/bad.wav: not readable as audio" in err
+    assert (tmp_path / "x.png").stat().st_size > 1000
+    (tmp_path / "in" / "good.wav").unlink()
+    status, _, err = cli("plot", *words, "in", "-o", "y.png")
+    assert (status, (tmp_path / "y.png").exists()) == (1, False)
+    assert err.startswith("error: in/bad.wav: not readable as audio")

@@ -8,6 +8,7 @@ import torch
 from melcodec.audio.mel import build_frontend
 from melcodec.config import MelConfig, xtts_mel_norms
 from melcodec.plots import CODE_MAP, MEL_MAP, Scale, plot_codes, plot_mel, plot_roundtrip
+from melcodec.plots.mels import DIFFERENCE_MAP
 
 DB = 10 / np.log(10)
 FRAME = 256 / 22_050
@@ -186,3 +187,10 @@ def test_louder_is_lighter_in_grey_too(name):
     colours = matplotlib.colormaps[name](np.linspace(0, 1, 64))[:, :3]
     luminance = (colours**2.2) @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance) > 0).all()
+
+
+def test_too_much_is_lighter_than_too_little_in_grey_too():
+    colours = matplotlib.colormaps[DIFFERENCE_MAP](np.linspace(0, 1, 64))[:, :3]
+    luminance = (colours**2.2) @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(luminance) > 0).all()
+    assert np.ptp(colours[31]) < 0.1, "no difference is grey"

@@ -83,7 +83,7 @@ def test_every_curve_has_its_place(metrics, check_page):
     assert steps[150] == 151
     np.testing.assert_allclose(loss.lines[0].get_ydata(), 2 / np.arange(1, 301) + 0.1)  # the raw curve, faint
     assert loss.lines[0].get_alpha() < 0.5
-    steps, values = curve(panel(figure, "Validation log-mel L1 (nats)"), "log-mel L1")
+    steps, values = curve(panel(figure, "Validation log-mel L1"), "log-mel L1")
     assert steps.tolist() == [100, 200, 300]
     np.testing.assert_allclose(values, [0.01, 0.005, 1 / 300])
     codes = panel(figure, "Validation codes")
@@ -105,7 +105,7 @@ def test_only_what_was_measured_is_drawn(check_page):
         "valid": {"step": np.array([5]), "log_mel_l1": np.array([1.0]), "agreement": np.array([0.5]), "lost": np.array([1.0])}
     }
     figure = plot_training(curves)
-    assert [axes.get_ylabel() for axes in figure.axes] == ["Validation log-mel L1 (nats)", "Codes that stayed (share)"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["Validation log-mel L1", "Codes that stayed (share)"]
     check_page(figure, ("Training step",))
     one = plot_training({"train": {"step": np.arange(3), "loss": np.ones(3), "lr": np.full(3, np.nan)}})
     assert [axes.get_ylabel() for axes in one.axes] == ["Training loss"]
@@ -116,7 +116,7 @@ def test_only_what_was_measured_is_drawn(check_page):
 def test_the_history_of_usage_stands_below(metrics, check_page):
     figure = plot_training(read_curves(metrics), HISTORY, "run")
     (history,) = [axes for axes in figure.axes if axes.images]
-    assert history.get_title(loc="left") == "Use of every code"
+    assert history.get_title(loc="left") == "Use of every code: 4 of 4 codes occur at the end"
     assert history.get_window_extent().y1 < panel(figure, "Gradient norm").get_window_extent().y0
     check_page(figure, ("Training step", "Codes, most used first"))
 

@@ -92,10 +92,31 @@ def test_uneven_steps_keep_their_places():
     assert at(1000) == pytest.approx([1, 1])
 
 
+def test_a_collapse_can_be_read():
+    """One code of many lies on a linear axis: the axis is logarithmic then, and begins and ends with the training."""
+    healthy, collapsed = history(), UsageHistory(np.array([0, 100, 200]), np.eye(1, 64, dtype=np.int64).repeat(3, 0))
+    assert plot_usage_history(healthy).axes[1].get_yscale() == "linear"
+    picture, curves = plot_usage_history(collapsed).axes[:2]
+    assert curves.get_yscale() == "log"
+    assert 0 < curves.get_ylim()[0] < 1 < 64 < curves.get_ylim()[1]
+    assert picture.get_title(loc="left") == "1 of 64 codes occur at the end"
+    assert picture.get_xlim() == curves.get_xlim() == (0, 200)
+
+
+def test_even_use_is_in_the_picture():
+    counts = np.zeros(1024, np.int64)
+    counts[:4] = 100
+    axes = plot_usage(counts).axes[0]
+    assert axes.get_ylim()[0] < 100 / 1024
+
+
 def test_with_and_without_revival_stand_side_by_side_on_one_scale(check_page):
     figure = plot_usage_histories({"With revival": history(dead=0), "Without revival": history(dead=40)})
     first, second = (axes for axes in figure.axes if axes.images)
-    assert (first.get_title(loc="left"), second.get_title(loc="left")) == ("With revival", "Without revival")
+    assert (first.get_title(loc="left"), second.get_title(loc="left")) == (
+        "With revival: 64 of 64 codes occur at the end",
+        "Without revival: 24 of 64 codes occur at the end",
+    )
     assert first.images[0].get_clim() == second.images[0].get_clim()
     assert first.get_ylim() == second.get_ylim()
     assert first.get_position().x1 < second.get_position().x0
