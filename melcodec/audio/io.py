@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from melcodec.audio import sources
-from melcodec.audio.decoders import PYAV_SUFFIXES, SUFFIXES, AudioInfo, OpenAudio, decoded
+from melcodec.audio.decoders import PYAV_SUFFIXES, SUFFIXES, AudioInfo, OpenAudio, decoded, for_soundfile
 from melcodec.audio.resample import resample_blocks
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
@@ -57,12 +58,21 @@ def is_audio(path: Path) -> bool:
 
 
 def find_audio(folder: Path) -> list[Path]:
-    """Every audio file below ``folder``, sorted by path; hidden files and folders are passed over."""
+    """Every audio file below ``folder``, sorted by path; hidden files and folders are passed over, pipes and devices, too."""
     found = []
     for root, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and not _is_loop(Path(root), name))
-        found += [Path(root, name) for name in names if not name.startswith(".") and is_audio(Path(name))]
+        listed = [Path(root, name) for name in names if not name.startswith(".") and is_audio(Path(name))]
+        found += [path for path in listed if not _is_special(path)]
     return sorted(found)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is a pipe, a socket or a device, which may keep whoever opens it waiting; of what is not there, no."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # a broken link, or a folder that only lists its files: whoever reads it says so
+        return False
 
 
 def _is_loop(root: Path, name: str) -> bool:
@@ -86,18 +96,19 @@ def probe(source: Source) -> AudioInfo:
 
 @contextmanager
 def open_blocks(
-    source: Source, sample_rate: int, span: Span = WHOLE, member: str = ""
+    source: Source, sample_rate: int, span: Span = WHOLE, member: str = "", keep: bool = False
 ) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
     """Open ``source``: its header, and a stream of mono float32 blocks (n,) in [-1, 1] at ``sample_rate`` Hz.
 
     Args:
         span: the stretch to read; what it holds is cut at the file's own rate, before resampling.
         member: name of a file inside the tar archive ``source``.
+        keep: end without complaint where the file is damaged, or ends too early.
 
     Memory stays bounded whatever the file's length. Reading the stream raises what ``read_blocks`` raises.
     """
     with _open(source, member) as file:
-        yield file.info, _stretch(file, sample_rate, span)
+        yield file.info, _stretch(file, sample_rate, span, keep)
 
 
 def read_blocks(source: Source, sample_rate: int, span: Span = WHOLE, member: str = "") -> Iterator[np.ndarray]:
@@ -173,7 +184,7 @@ def save_blocks(path: Path, blocks: Iterable[np.ndarray], sample_rate: int, over
     container, subtype = WRITERS[path.suffix.lower()]
     with written_aside(path, overwrite) as aside:
         try:
-            with soundfile.SoundFile(aside, "w", sample_rate, 1, subtype, format=container) as file:
+            with soundfile.SoundFile(for_soundfile(aside), "w", sample_rate, 1, subtype, format=container) as file:
                 for block in blocks:
                     for start in range(0, len(block), WRITE_SAMPLES):
                         file.write(np.clip(block[start : start + WRITE_SAMPLES], -1.0, 1.0))
@@ -194,12 +205,12 @@ def _check_header(info: AudioInfo) -> None:
         raise MelcodecError(f"{info.path}: {info.channels} channels; at most {MAX_CHANNELS} are mixed down")
 
 
-def _stretch(file: OpenAudio, sample_rate: int, span: Span) -> Iterator[np.ndarray]:
+def _stretch(file: OpenAudio, sample_rate: int, span: Span, keep: bool = False) -> Iterator[np.ndarray]:
     """The stream of ``open_blocks``."""
     _check_header(file.info)
     _check_span(file.info, span)
     try:
-        blocks = resample_blocks(_checked_mono(file, span), file.info.sample_rate, sample_rate)
+        blocks = resample_blocks(_checked_mono(file, span, keep), file.info.sample_rate, sample_rate)
     except MelcodecError as error:
         raise MelcodecError(f"{file.info.path}: {error.message}", error.hint) from None
     return (np.clip(block, -1.0, 1.0) for block in blocks)
@@ -214,14 +225,14 @@ def _check_span(info: AudioInfo, span: Span) -> None:
         raise MelcodecError(f"{info.path}: the stretch {span} holds no samples")
 
 
-def _checked_mono(file: OpenAudio, span: Span) -> Iterator[np.ndarray]:
+def _checked_mono(file: OpenAudio, span: Span, keep: bool) -> Iterator[np.ndarray]:
     """Blocks (n,) float32 of a stretch: the mean over channels, or MelcodecError for what must not become codes."""
     info = file.info
     first, stop = span.samples(info.sample_rate)
     if first and file.seek is not None:
         file.position = file.seek(first)
     came = 0
-    while (stop is None or file.position < stop) and (block := file.read(stop)) is not None:
+    while (stop is None or file.position < stop) and (block := _next(file, stop, keep)) is not None:
         block = block[max(0, first - (file.position - len(block))) :]
         if not len(block):
             continue
@@ -231,7 +242,18 @@ def _checked_mono(file: OpenAudio, span: Span) -> Iterator[np.ndarray]:
             raise MelcodecError(f"{info.path}: NaN or infinity at {bad / info.sample_rate:.3f} s", "repair or leave out the file")
         came += len(mono)
         yield np.ascontiguousarray(mono)
+    if keep:
+        return
     if file.position == 0:
         raise MelcodecError(f"{info.path}: holds no samples")
     if came == 0 or (stop is not None and stop - file.position > SLOPPY_SECONDS * info.sample_rate):
         raise MelcodecError(f"{info.path}: the stretch {span} lies past the end at {file.position / info.sample_rate:.2f} s")
+
+
+def _next(file: OpenAudio, stop: int | None, keep: bool) -> np.ndarray | None:
+    try:
+        return file.read(stop)
+    except MelcodecError:  # all before the damage has been given
+        if keep:
+            return None
+        raise

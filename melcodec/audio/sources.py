@@ -97,7 +97,15 @@ def _remote(url: str) -> Iterator[IO[bytes]]:
     except Exception as error:  # every storage has exceptions of its own
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise  # there is no room here for the copy
+        error = _connection(error) or error
         raise MelcodecError(f"{url}: cannot be read ({type(error).__name__}: {error})".replace("\n", " ")) from None
+
+
+def _connection(error: BaseException | None) -> OSError | None:
+    """The reason why a host was not reached, which fsspec hides behind a FileNotFoundError that only repeats the URL."""
+    while isinstance(error, FileNotFoundError):
+        error = error.__cause__ or error.__context__
+    return error if isinstance(error, OSError) else None
 
 
 @contextmanager

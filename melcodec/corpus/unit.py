@@ -22,7 +22,7 @@ from melcodec.codec import BATCH_FRAMES, Codec, padded
 from melcodec.corpus.commit import Receipt, commit
 from melcodec.corpus.files import SHORT_SECONDS
 from melcodec.corpus.plan import Unit
-from melcodec.corpus.reading import Rules, Tape, can_keep, opened, reason
+from melcodec.corpus.reading import Rules, Tape, opened, reason
 from melcodec.errors import MelcodecError
 from melcodec.formats.store import OK, Row
 from melcodec.manifests.base import Utterance
@@ -137,7 +137,7 @@ class _Encoder:
             with opened(utterance, self.rate, cut) as tape:
                 wave = self._wave(utterance, tape)
         except MelcodecError as error:
-            if self._keeps(utterance, error, cut):
+            if self._keeps(error, cut):
                 return self.hear(utterance, error.message)
             return _Heard(utterance, row=failed(utterance, reason(error), error.message))
         if wave is None:
@@ -210,7 +210,7 @@ class _Encoder:
             with opened(utterance, self.rate, cut) as tape:
                 codes, samples = self.codec.encode_stream(_ahead(tape))
         except MelcodecError as error:
-            if self._keeps(utterance, error, cut):
+            if self._keeps(error, cut):
                 return self._stream(utterance, error.message)
             return failed(utterance, reason(error), error.message)
         status, words = tape.verdict(self.least, self.rate)
@@ -218,9 +218,8 @@ class _Encoder:
             return failed(utterance, status, words)
         return self._row(utterance, codes, samples, tape.info.sample_rate, status, words)
 
-    def _keeps(self, utterance: Utterance, error: MelcodecError, cut: str) -> bool:
-        keep = self.rules.on_truncated == "keep" and not cut
-        return keep and reason(error) == "truncated" and can_keep(utterance)
+    def _keeps(self, error: MelcodecError, cut: str) -> bool:
+        return self.rules.on_truncated == "keep" and not cut and reason(error) == "truncated"
 
     def _row(self, utterance: Utterance, codes: np.ndarray, samples: int, rate: int, status: str, error: str) -> Row:
         row = failed(utterance, status, error)

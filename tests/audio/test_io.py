@@ -3,6 +3,8 @@
 import hashlib
 import itertools
 import os
+import re
+import socket
 import subprocess
 import sys
 import tarfile
@@ -246,6 +248,53 @@ def test_find_audio_follows_links_but_not_in_circles(tmp_path):
     assert found == ["a/1.wav", "a/more/2.wav", "linked/2.wav", "linked/back/1.wav"]
 
 
+def test_find_audio_lists_what_can_be_a_file(tmp_path):
+    """A pipe would keep whoever opens it waiting; a link that leads nowhere is for the reader to complain about."""
+    (tmp_path / "file.wav").touch()
+    (tmp_path / "link.wav").symlink_to("file.wav")
+    (tmp_path / "broken.wav").symlink_to("nowhere.wav")
+    (tmp_path / "circle.wav").symlink_to("circle.wav")
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "link to pipe.wav").symlink_to("pipe.wav")
+    (tmp_path / "device.wav").symlink_to(os.devnull)
+    with socket.socket(socket.AF_UNIX) as server:
+        here = os.open(tmp_path, os.O_RDONLY)
+        server.bind(f"/proc/self/fd/{here}/socket.wav" if sys.platform == "linux" else str(tmp_path / "socket.wav"))
+        os.close(here)
+        found = [path.name for path in find_audio(tmp_path)]
+    assert found == ["broken.wav", "circle.wav", "file.wav", "link.wav"]
+
+
+@pytest.mark.parametrize("name", [b"b\xe4d \xff.wav", b"\xff.flac", b"\xff.opus", b"\xff.mp3"])
+def test_a_name_that_is_not_utf8_is_read(tmp_path, speech, name):
+    path = tmp_path / os.fsdecode(name)
+    plain = encoded(tmp_path / f"plain{path.suffix}", speech, 24_000)
+    try:
+        plain.rename(path)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    (found,) = find_audio(tmp_path)
+    assert os.fsencode(found.name) == name
+    assert probe(found).sample_rate == 24_000
+    assert similarity(load(found, 24_000), speech) > 0.9
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert refused(found).message.startswith(f"{path}: ")
+    if path.suffix != ".opus":
+        save(found, speech, RATE)
+        assert similarity(load(found, RATE), speech) > 0.9
+
+
+def test_a_name_that_is_not_utf8_is_read_with_pyav(tmp_path, speech):
+    path = tmp_path / os.fsdecode(b"\xff.m4a")
+    write_with_pyav(pytest.importorskip("av"), tmp_path / "in.m4a", "aac", speech, RATE)
+    wav = load(tmp_path / "in.m4a", RATE)
+    try:
+        (tmp_path / "in.m4a").rename(path)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    np.testing.assert_array_equal(load(path, RATE), wav)
+
+
 def test_an_unusual_name_is_read(tmp_path, speech):
     path = tmp_path / "ein Wört, 一句话 $x.wav"
     soundfile.write(path, speech, RATE, subtype="FLOAT")
@@ -271,6 +320,7 @@ def test_text_and_bare_headers(tmp_path, name, speech):
     path.write_text("These are the times that try men's souls.\n")
     error = refused(path)
     assert error.message.startswith(f"{path}: not readable as audio")
+    assert "not a regular file" not in error.message  # what libsndfile says of an mp3
     assert error.hint
     with pytest.raises(MelcodecError, match="not readable as audio"):
         probe(path)
@@ -619,6 +669,20 @@ def test_nan_in_a_stretch_is_placed_in_the_file_and_elsewhere_does_no_harm(tmp_p
     assert len(load(path, RATE, Span(0.5, 1.0))) == RATE
 
 
+def test_damage_with_pyav_is_placed_and_what_is_before_it_can_be_had(av, tmp_path, golden):
+    path = tmp_path / "in.m4a"
+    write_with_pyav(av, path, "aac", np.tile(golden["1.wav"], 4), RATE)
+    whole, content = load(path, RATE), bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 300] = np.random.default_rng(0).bytes(300)
+    path.write_bytes(content)
+    with open_blocks(path, RATE, keep=True) as (_, blocks):
+        kept = np.concatenate(list(blocks))
+    assert 0.4 < len(kept) / len(whole) < 0.6
+    np.testing.assert_array_equal(kept, whole[: len(kept)])
+    assert f"damaged after {len(kept) / RATE:.2f} s (" in refused(path).message
+
+
 def write_with_pyav(av, path, codec, wav, rate):
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, layout="mono")
@@ -722,3 +786,15 @@ def test_urls_that_are_refused(tmp_path, monkeypatch):
     error = refused("s3://bucket/a.wav")
     assert error.message == "s3://bucket/a.wav: reading a URL needs an optional package"
     assert error.hint == "pip install 'melcodec[remote]'"
+
+
+def test_a_host_that_is_not_reached_is_said(tmp_path):
+    pytest.importorskip("aiohttp")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        port = nobody.getsockname()[1]
+        message = refused(f"http://127.0.0.1:{port}/a.wav").message
+    assert "FileNotFoundError" not in message
+    assert re.search(rf"a\.wav: cannot be read \(Client\w+: Cannot connect to host 127\.0\.0\.1:{port}", message), message
+    # of a file that is not there fsspec's own words are right
+    assert "(FileNotFoundError: " in refused((tmp_path / "no.wav").as_uri()).message

@@ -14,6 +14,8 @@ import soundfile
 
 from melcodec.manifests.build import find_utterances
 
+COMPRESSED = {"cut.opus": {"format": "OGG", "subtype": "OPUS"}, "cut.ogg": {"subtype": "VORBIS"}, "cut.mp3": {}}
+
 
 @pytest.fixture(scope="session")
 def corpus(golden, tmp_path_factory) -> Path:
@@ -43,12 +45,19 @@ def add_broken(golden):
             soundfile.write(folder / name, speech, 22_050, subtype="PCM_16")
             content = (folder / name).read_bytes()
             (folder / name).write_bytes(content[: len(content) * 2 // 3])
-        (folder / "text.wav").write_text("this is not sound")
+        for name, options in COMPRESSED.items():
+            soundfile.write(folder / name, np.tile(speech, 3), 24_000, **options)
+            content = (folder / name).read_bytes()
+            (folder / name).write_bytes(content[: len(content) // 2])
+        for name in ("text.wav", "text.mp3"):
+            (folder / name).write_text("this is not sound")
         (folder / "empty.flac").touch()
         (folder / "gone.wav").symlink_to("nowhere")
-        unreadable = dict.fromkeys(("text", "empty", "gone"), "unreadable")
+        os.mkfifo(folder / "pipe.wav")  # not an utterance
+        unreadable = dict.fromkeys(("text.wav", "text.mp3", "empty", "gone"), "unreadable")
         short = dict.fromkeys(("too-short", "none"), "too-short")
-        return {"nan": "nan", "silent": "silent", "cut.flac": "truncated", "cut.wav": "truncated", **unreadable, **short}
+        truncated = dict.fromkeys(("cut.flac", "cut.wav", *COMPRESSED), "truncated")
+        return {"nan": "nan", "silent": "silent", **truncated, **unreadable, **short}
 
     return add
 

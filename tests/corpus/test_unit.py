@@ -121,6 +121,47 @@ def test_truncated_files_are_kept_up_to_the_damage(one, codec, golden, tmp_path,
     assert np.array_equal(kept.codes[:, :inside], whole.codes[:, :inside])
 
 
+@pytest.mark.parametrize("name", ["x.wav", "x.flac", "x.opus", "x.ogg", "x.mp3"])
+def test_of_every_source_what_is_there_is_kept(one, golden, tmp_path, name):
+    path, options = tmp_path / name, {"format": "OGG", "subtype": "OPUS"} if name == "x.opus" else {}
+    soundfile.write(path, np.tile(golden["2.wav"], 3), 24_000, **options)
+    whole = one(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(path, f"in/{name}")
+    kept = one(path, KEEP)
+    assert 0.3 < kept.duration / whole.duration < 0.7
+    inside = kept.codes.shape[1] - 9
+    assert np.array_equal(kept.codes[:, :inside], whole.codes[:, :inside])
+    for source in (Utterance("x", str(tmp_path / "x.tar"), member=f"in/{name}"), Utterance("x", path.as_uri())):
+        dropped, there = one(source), one(source, KEEP)
+        assert (dropped.status, dropped.codes) == ("truncated", None)
+        assert (there.status, there.error) == ("truncated", dropped.error)
+        assert np.array_equal(there.codes, kept.codes)
+
+
+def test_a_stretch_behind_the_damage_is_truncated(one, golden, tmp_path):
+    path = tmp_path / "x.flac"
+    soundfile.write(path, np.tile(golden["2.wav"], 3), 22_050)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert one(Utterance("x", str(path), start=0.1, duration=0.5)).status == "ok"
+    late = one(Utterance("x", str(path), start=len(golden["2.wav"]) * 2.5 / 22_050, duration=0.2))
+    assert (late.status, late.codes) == ("truncated", None)
+
+
+def test_a_name_that_is_not_utf8_becomes_a_row(codec, golden, tmp_path, spec):
+    path = tmp_path / "sound" / os.fsdecode(b"b\xe4d\xff.flac")
+    path.parent.mkdir()
+    soundfile.write(tmp_path / "plain.flac", golden["0.wav"], 22_050)
+    try:
+        shutil.copy(tmp_path / "plain.flac", path)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    (row,) = unit.encode_unit(unit_of([Utterance("x", str(path))]), codec, DROP)
+    assert row.status == "ok", row.error
+    assert np.array_equal(row.codes, codec.encode_file(tmp_path / "plain.flac").codes)
+
+
 def test_a_manifest_may_promise_more_than_there_is(one, examples):
     path = examples["kerstin_de"]
     seconds = soundfile.info(path).duration
