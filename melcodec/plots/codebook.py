@@ -127,7 +127,7 @@ def _draw_snapping(figure: FigureBase, latents: np.ndarray, codes: np.ndarray, e
     chosen = _apart(places, np.bincount(codes, minlength=len(embed)), num_codes)
     axes = figure.subplots()
     axes.plot(*places.T, "s", color="#C5CBCF", markersize=2, markeredgewidth=0, label="other codeword", zorder=1)
-    axes.plot([], [], "o", color=BLUE, markersize=3, label="latent")
+    axes.plot([], [], "o", color=BLUE, markersize=3, label="latent, in the colour of")
     axes.plot([], [], "s", color=BLUE, markersize=5.5, markeredgecolor=BLACK, label="the codeword it becomes")
     colours = matplotlib.colormaps[CODE_MAP](0.85 * code_shades(np.arange(len(chosen))))
     for code, colour in zip(chosen, colours, strict=True):
@@ -184,7 +184,8 @@ def _draw_codewords(axes: Axes, places: np.ndarray, times_even: np.ndarray) -> N
 
 def _explain_sizes(axes: Axes, times_even: np.ndarray) -> None:
     """Entries of the legend: what the sizes mean, and how many codes are never used."""
-    for times in (0.25, 1, 4):
+    used = times_even[times_even > 0]
+    for times in [times for times in (0.25, 1, 4, 16) if used.size and used.min() <= times <= used.max()]:
         label = f"{times:g} \N{MULTIPLICATION SIGN} even use"
         axes.scatter([], [], s=max(LEAST_AREA, EVEN_AREA * times), color=BLUE, alpha=0.55, edgecolors="white", label=label)
     if dead := int((times_even == 0).sum()):

@@ -48,6 +48,7 @@ def test_codewords_are_as_large_as_they_are_used(check_page):
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend[-1] == "never used (5)"
     assert "1 \N{MULTIPLICATION SIGN} even use" in legend
+    assert "4 \N{MULTIPLICATION SIGN} even use" not in legend, "no code is used so much"
     first, second = principal_plane(EMBED).share
     check_page(
         figure, (f"Principal axis 1 ({first:.0%} of the variance)", f"Principal axis 2 ({second:.0%} of the variance)", "book")
