@@ -52,6 +52,7 @@ def decode(
     """
     from melcodec.audio.io import WRITERS
     from melcodec.formats.arrays import SUFFIXES
+    from melcodec.formats.codes import find_codes
     from melcodec.plots import FORMATS
 
     suffix, known = f".{to}" if to else ".npy", (*SUFFIXES, *WRITERS, *FORMATS)
@@ -59,7 +60,11 @@ def decode(
         raise MelcodecError(f"--to {to}: not a format", f"use one of {', '.join(name[1:] for name in known)}")
     # beside the codes a mel must not replace them
     name = suffix if output is not None or suffix not in SUFFIXES else f".mel{suffix}"
-    jobs = options.plan_jobs(inputs, output, known, name, find_codes) if wanted is None else one_job(inputs, output, known)
+    if wanted is None:
+        refuse_stores(inputs)
+        jobs = options.plan_jobs(inputs, output, known, name, find_codes)
+    else:
+        jobs = one_job(inputs, output, known)
     if normalized and jobs.jobs[0].target.suffix.lower() not in SUFFIXES:
         raise MelcodecError("--normalized is for mels; sound and pictures are made of the natural one")
     if num_samples and not jobs.single:
@@ -89,16 +94,14 @@ def decode(
         tally.finish("files decoded")
 
 
-def find_codes(folder: Path) -> list[Path]:
-    """The codes files below ``folder``; a folder of melcodec preprocess has none."""
-    from melcodec.formats import codes
-
-    if (folder / "run.json").is_file():  # formats.store imports pyarrow, which takes a while
-        raise MelcodecError(
-            f"{folder}: a folder of melcodec preprocess",
-            "decode one utterance with --id, or all of what melcodec corpus export --to npy makes of it",
-        )
-    return codes.find_codes(folder)
+def refuse_stores(inputs: list[Path]) -> None:
+    """Say what to do with a folder of melcodec preprocess, which holds no codes files."""
+    for folder in inputs:
+        if (folder / "run.json").is_file():  # formats.store would say it, too, but imports pyarrow, which takes a while
+            raise MelcodecError(
+                f"{folder}: a folder of melcodec preprocess",
+                "decode one utterance with --id, or all of what melcodec corpus export --to npy makes of it",
+            )
 
 
 def one_job(inputs: list[Path], output: Path | None, known: tuple[str, ...]) -> options.Jobs:

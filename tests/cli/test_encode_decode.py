@@ -186,3 +186,13 @@ def test_short_stereo_and_24_bit(cli, golden, tiny, tmp_path):
     assert cli("decode", "s.npz", "-o", "s.wav", *tiny).status == 0
     assert soundfile.info(tmp_path / "s.wav").frames == 300
     assert cli("encode", "double.wav", "-o", "d.npy", *tiny).status == 0
+
+
+@pytest.mark.parametrize("words", [(), ("-o", "x.wav"), ("-o", "out")])
+def test_a_store_is_told_from_codes_files(words, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "codes").mkdir()
+    (tmp_path / "codes" / "run.json").write_text("{}")
+    said = refused("decode", "codes", *words)
+    assert "codes: a folder of melcodec preprocess" in said
+    assert "--id" in said
