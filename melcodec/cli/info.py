@@ -13,6 +13,11 @@ from melcodec.errors import MelcodecError
 File = Annotated[
     str, typer.Argument(metavar="FILE", help="Checkpoint (or a shipped name), codes, mel or audio.", show_default=False)
 ]
+FOLDERS = {  # what lies in a folder, and where to look then
+    "run.json": "melcodec corpus info {}",
+    "metrics.json": "open index.html in it",
+    "config.toml": "melcodec info {}/best.safetensors, or open index.html in it",
+}
 AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -52,6 +57,9 @@ def describe(file: str) -> dict[str, Any]:
         raise MelcodecError(
             f"{path}: is a PyTorch file, which info does not open", "XTTS weights come in with melcodec import-xtts"
         )
+    for name, hint in FOLDERS.items():
+        if (path / name).is_file():
+            raise MelcodecError(f"{path}: is a folder that melcodec wrote; info is for files", hint.format(path))
     return describe_audio(path)
 
 

@@ -113,3 +113,16 @@ def test_mel_stats_refusals(refused, tmp_path):
     (tmp_path / "there.pth").touch()
     assert "no audio files" in refused("mel-stats", "empty", "-o", "norms.pth")
     assert "exists already" in refused("mel-stats", "empty", "-o", "there.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("run.json", "melcodec corpus info folder"), ("metrics.json", "index.html"), ("config.toml", "melcodec info folder/best")],
+)
+def test_folders_that_melcodec_wrote_have_their_own_way_in(name, hint, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / name).write_text("{}")
+    said = refused("info", "folder")
+    assert "is a folder that melcodec wrote" in said
+    assert f"hint: {hint}" in said or f"hint: open {hint}" in said
