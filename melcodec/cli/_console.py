@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,17 +45,38 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def stop_on_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second Ctrl-C ends at once."""
+    """Collect SIGINT, SIGTERM and SIGHUP instead of dying of them; a second Ctrl-C ends at once.
+
+    Where SIGHUP is ignored, as under nohup, it stays so.
+    """
     received: list[int] = []
+    hangup = getattr(signal, "SIGHUP", None)
 
     def note(number: int, frame: object) -> None:
+        if number == hangup:
+            _leave_terminal()
+        if received and number == hangup:  # a shell that ends passes it on, and so does the system
+            return
         if received:
             raise KeyboardInterrupt
         received.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        numbers.append(hangup)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _leave_terminal() -> None:
+    """Send what goes to a terminal that is gone nowhere: it would be an error, in the middle of the last work."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        with suppress(OSError):  # it is closed
+            if not os.isatty(descriptor) and stat.S_ISCHR(os.fstat(descriptor).st_mode):  # files and pipes stay
+                os.dup2(nowhere, descriptor)
+    os.close(nowhere)

@@ -39,6 +39,8 @@ def corpus_info(folder: Folder, as_json: AsJSON = False) -> None:
 
 def in_words(found: CorpusInfo) -> dict[str, str]:
     """The facts to show, in order."""
+    from melcodec.corpus.progress import in_words as length
+
     failures = ", ".join(f"{count} {reason}" for reason, count in found.failures.items())
     truncated = f", {found.truncated} of truncated files" if found.truncated else ""
     languages = ", ".join(f"{name or 'not said'} {count}" for name, count in found.languages.items())
@@ -47,7 +49,7 @@ def in_words(found: CorpusInfo) -> dict[str, str]:
         "checkpoint": str(found.checkpoint),
         "fingerprint": found.fingerprint,
         "planned": f"{found.planned} utterances, {found.pending} of them not done yet",
-        "with codes": f"{found.utterances} utterances, {found.hours:.2f} hours" + truncated,
+        "with codes": f"{found.utterances} utterances, {length(3600 * found.hours)}" + truncated,
         "failed": failures or "none",
         "codes": f"{found.codes} in {found.parts} parts, {found.stored_bytes} bytes",
         **{
@@ -77,8 +79,9 @@ def corpus_verify(folder: Folder, as_json: AsJSON = False) -> None:
     for name in verdict.leftovers:
         say(f"left over, and not read: {name}")
     say(f"{verdict.planned} planned utterances, {verdict.parts} parts, {len(verdict.problems)} problems")
+    for cure in verdict.cures:
+        say(f"hint: {cure}")
     if verdict.problems:
-        say("hint: melcodec preprocess, run again as before, makes anew what is missing or damaged")
         raise typer.Exit(1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -48,6 +49,7 @@ Address = Annotated[str, typer.Option(help="Of the Ray cluster: auto, local or H
 UnitSize = Annotated[int, typer.Option(min=0, help="Utterances per part; 0: about a thousand, fewer if the corpus is small.")]
 UnitTimeout = Annotated[float, typer.Option(min=1, help="Seconds for a unit; more for one of over 4 hours of sound.")]
 MaxFailures = Annotated[str, typer.Option(help="Failures that are still a success: a count, or a share as 0.5%.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Do units that hold failures again: the cause may be gone.")]
 Truncated = Annotated[OnTruncated, typer.Option(help="Truncated files: keep their codes, drop them, or count them as failed.")]
 MinSeconds = Annotated[float, typer.Option(min=0, help="Shorter sound is an error; 0: shorter than 23 ms.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="At the end, one JSON object on stdout.")]
@@ -68,6 +70,7 @@ def preprocess(
     max_failures: MaxFailures = "0",
     on_truncated: Truncated = OnTruncated.fail,
     min_seconds: MinSeconds = 0.0,
+    retry_failed: RetryFailed = False,
     as_json: AsJSON = False,
 ) -> None:
     """Turn a corpus into a folder of codes, on all cores or GPUs.
@@ -84,7 +87,7 @@ def preprocess(
     limit = Limit(max_failures)
     limit.allowed(0)  # before long work
     rules = Rules("keep" if on_truncated is OnTruncated.keep else "drop", min_seconds)
-    job = Job(checkpoint, rules, device, workers, engine.value, address, unit_size, unit_timeout)
+    job = Job(checkpoint, rules, device, workers, engine.value, address, unit_size, unit_timeout, retry_failed=retry_failed)
     last: list[Snapshot] = []
     with stop_on_signals() as stopped, shown() as show:
 
@@ -111,16 +114,18 @@ def preprocess(
 
 def tell(summary: Summary, folder: Path) -> None:
     """Say what the folder holds, and a table of what failed."""
+    from melcodec.corpus.progress import in_words as length
+
     kept = f", {summary.kept} of them of truncated files" if summary.kept else ""
     done = summary.ok + summary.kept
-    say(f"{folder}: {done} of {summary.utterances} utterances have codes{kept}: {summary.seconds / 3600:.2f} hours")
+    say(f"{folder}: {done} of {summary.utterances} utterances have codes{kept}: {length(summary.seconds)}")
     rows = [(reason, count, summary.examples[reason]) for reason, count in summary.failed.items()]
     if summary.missing:
         rows.append(("missing", summary.missing, [f"{part}: {why}" for part, why in sorted(summary.stuck.items())]))
     for reason, count, examples in rows:
         say(f"  {reason:<10} {count:>8}  {examples[0]}")
     if rows:
-        say(f"hint: all of them are in {folder}/failures.jsonl")
+        say(f"hint: all of them are in {folder}/failures.jsonl; --retry-failed tries them again")
 
 
 @contextmanager
@@ -175,6 +180,15 @@ class Bars:
 
 
 def in_words(now: Snapshot) -> str:
-    """``3 failed, 12.5 hours of audio per minute, 4 min left``."""
-    left = "" if now.left is None else f", {max(1, round(now.left / 60))} min left"
-    return f"{now.failures} failed, {now.hours_per_minute:.2f} hours of audio per minute{left}"
+    """``3 failed, 12.50 hours of audio per minute, 4 min left``."""
+    from melcodec.corpus.progress import in_words as length
+
+    speed = f", {length(3600 * now.hours_per_minute)} of audio per minute" if now.seconds else ""
+    return f"{now.failures} failed{speed}{left_in_words(now.left)}"
+
+
+def left_in_words(seconds: float | None) -> str:
+    """``, 4 min left``, or less than two minutes in seconds; nothing when nobody knows, or nothing is left."""
+    if not seconds:
+        return ""
+    return f", {math.ceil(seconds)} s left" if seconds < 120 else f", {round(seconds / 60)} min left"

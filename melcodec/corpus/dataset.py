@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -128,8 +129,13 @@ class CodesDataset(Dataset[CodesItem]):
 
     def __getitem__(self, index: int) -> CodesItem:
         """Item ``index``; negative ones count from the end. Raises IndexError as a list does."""
-        index = range(len(self))[index]
-        return _item(self._tables[int(self._index.parts[index])], int(self._index.rows[index]))
+        try:
+            place = range(len(self))[operator.index(index)]
+        except TypeError:
+            raise TypeError(f"an index is one number, not {index!r}; [dataset[i] for i in range(2)] takes several") from None
+        except IndexError:
+            raise IndexError(f"there is no item {index}: {self.path} holds {len(self)}") from None
+        return _item(self._tables[int(self._index.parts[place])], int(self._index.rows[place]))
 
     def by_id(self, wanted: str) -> CodesItem:
         """The item with id ``wanted``; raises MelcodecError when there is none."""

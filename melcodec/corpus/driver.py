@@ -21,6 +21,7 @@ from melcodec.corpus.plan import Segment, Unit, extend_plan
 from melcodec.corpus.progress import Meter, Snapshot
 from melcodec.corpus.quarantine import ATTEMPTS, Case
 from melcodec.corpus.reading import Rules
+from melcodec.corpus.retry import begin_retry, end_retry
 from melcodec.corpus.tasks import Event, Executor, Finished, Lost, Setup, Task
 from melcodec.errors import MelcodecError
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
@@ -44,6 +45,7 @@ class Job:
         unit_size: utterances per unit; 0: as fits the corpus.
         unit_timeout: seconds that a unit may take; one of more than four hours of sound may take more.
         attempts: how often a unit may kill its worker before it is halved.
+        retry_failed: do units that hold error rows again.
     """
 
     checkpoint: str = DEFAULT_CHECKPOINT
@@ -55,6 +57,7 @@ class Job:
     unit_size: int = 0
     unit_timeout: float = UNIT_TIMEOUT
     attempts: int = ATTEMPTS
+    retry_failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,16 @@ def preprocess(utterances: Sequence[Utterance], folder: Path, job: Job, listener
     Raises:
         MelcodecError: the store belongs to another run, is in use, or cannot be written; no worker can start.
     """
+    from melcodec.corpus.spec import begin_or_resume
+
     listener = listener or Listener()
+    wanted = _wanted(job)
     with _locked(folder):
-        spec = _begin(folder, job)
+        spec = begin_or_resume(folder, wanted, listener.say)
         segments = extend_plan(folder, utterances, job.unit_size, listener.say)
         sweep(folder)
+        if job.retry_failed:
+            _retry(folder, segments, listener.say)
         meter, todo = _survey(folder, segments, listener.say)
         stuck: dict[str, str] = {}
         if todo:
@@ -93,7 +101,9 @@ def preprocess(utterances: Sequence[Utterance], folder: Path, job: Job, listener
                 now = meter.snapshot()
                 listener.say(f"stopped: {now.units} of {now.planned_units} units are done; the same command goes on from here")
                 return None
-        return finalize(folder, segments, stuck)
+        summary = finalize(folder, segments, stuck)
+        end_retry(folder)
+        return summary
 
 
 class _Run:
@@ -144,16 +154,31 @@ class _Run:
                 del self.cases[name]
 
 
-def _begin(folder: Path, job: Job) -> dict[str, Any]:
-    """The run's specification: a new one, or the old one when it fits."""
+def _wanted(job: Job) -> dict[str, Any]:
+    """The specification that ``job`` asks for; raises MelcodecError for all that can be refused before a folder is touched."""
     from melcodec.codec import Codec
-    from melcodec.corpus.spec import begin_or_resume, run_spec
+    from melcodec.corpus.spec import run_spec
+    from melcodec.devices import find_device
     from melcodec.formats.checkpoint import load_checkpoint
     from melcodec.formats.shipped import find_checkpoint
 
+    if job.engine == "ray":
+        from melcodec.corpus.ray_executor import check_cluster
+
+        check_cluster(job.address)
+    elif job.engine == "embedded":
+        find_device(job.device)
+    else:
+        raise MelcodecError(f"--engine {job.engine}: no such engine", "embedded or ray")
     checkpoint = load_checkpoint(find_checkpoint(job.checkpoint))
     codec = Codec.from_checkpoint(checkpoint, "cpu")
-    return begin_or_resume(folder, run_spec(codec, checkpoint.config.mel, job.checkpoint, job.rules))
+    return run_spec(codec, checkpoint.config.mel, job.checkpoint, job.rules)
+
+
+def _retry(folder: Path, segments: Sequence[Segment], say: Callable[[str], None]) -> None:
+    count = len(begin_retry(folder, segments))
+    if count:
+        say(f"{'1 unit that holds' if count == 1 else f'{count} units that hold'} failures: done again")
 
 
 def _survey(folder: Path, segments: Sequence[Segment], say: Callable[[str], None]) -> tuple[Meter, Todo]:
@@ -187,8 +212,6 @@ def _executor(job: Job, folder: Path, spec: dict[str, Any], units: int, say: Cal
         from melcodec.corpus.ray_executor import RayExecutor
 
         return RayExecutor(setup, job.address, job.workers, units, say)
-    if job.engine != "embedded":
-        raise MelcodecError(f"--engine {job.engine}: no such engine", "embedded or ray")
     return EmbeddedExecutor(list(_setups(setup, job.workers, units)))
 
 
@@ -213,6 +236,8 @@ def _locked(folder: Path) -> Iterator[None]:
     """Alone in ``folder``: two drivers would do everything twice. The system frees the lock of one that dies."""
     from filelock import FileLock, Timeout
 
+    if folder.exists() and not folder.is_dir():
+        raise MelcodecError(f"{folder}: is a file; a folder was expected")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, timeout=0)

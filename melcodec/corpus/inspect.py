@@ -22,6 +22,10 @@ from melcodec.metrics.codes import CodeUsage, bit_rate, code_usage
 
 PART = re.compile(r"(\d{4,})-(\d{5,})\.parquet")
 PLAN, PLAN_FACTS, LOCK = "plan.jsonl", "plan.json", ".lock"
+AGAIN = "melcodec preprocess, run again as before, makes anew what is missing or damaged"
+REMOVE = "remove these parts; melcodec preprocess, run again as before, makes them anew"
+STRAY = "remove parts that are in no plan, and their markers: nothing makes or repairs them"
+NEW_PLAN = "a plan cannot be made anew: put segments/ back from a copy, or begin in a new folder"
 SLACK_SECONDS = 0.01  # sums of seconds depend on their order; counts do not
 Unit = tuple[int, int]  # segment and unit
 
@@ -135,10 +139,11 @@ def _count(path: Path, sums: _Sums) -> None:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong with a folder of codes: ``where``, a file within it, and ``what``."""
+    """Something that is wrong with a folder of codes: ``where``, a file within it, ``what``, and what to do about it."""
 
     where: str
     what: str
+    cure: str
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,12 @@ class Verdict:
     planned: int
     problems: list[Problem]
     leftovers: list[str]
+
+    @property
+    def cures(self) -> list[str]:
+        """What to do, in order; with a plan that is damaged, nothing else helps."""
+        found = {problem.cure for problem in self.problems}
+        return [NEW_PLAN] if NEW_PLAN in found else [cure for cure in (STRAY, REMOVE, AGAIN) if cure in found]
 
 
 def verify(folder: Path) -> Verdict:
@@ -163,15 +174,18 @@ def verify(folder: Path) -> Verdict:
     spec = store.read_spec(folder)
     problems: list[Problem] = []
     plan = _Plan()
-    for segment in sorted(path for path in (folder / store.SEGMENTS).glob("[0-9]*") if path.is_dir()):
-        problems += _named(segment.relative_to(folder), plan.read(segment))
+    segments = sorted(path for path in (folder / store.SEGMENTS).glob("[0-9]*") if path.is_dir())
+    for segment in segments:
+        unfinished = segment == segments[-1] and not (segment / PLAN_FACTS).is_file()  # as a killed run leaves it
+        problems += _named(segment.relative_to(folder), plan.read(segment), AGAIN if unfinished else NEW_PLAN)
     if not plan.hashes:
-        problems.append(Problem(store.SEGMENTS, "there is no plan"))
-    problems += [Problem(store.SEGMENTS, f"'{name}' is planned more than once") for name in plan.repeated(folder)]
+        problems.append(Problem(store.SEGMENTS, "there is no plan", AGAIN))
+    problems += [Problem(store.SEGMENTS, f"'{name}' is planned more than once", NEW_PLAN) for name in plan.repeated(folder)]
     found = _files(folder)
     for unit in sorted({*plan.units, *found}):
         part = store.part_path(folder, *unit)
-        problems += _named(part.relative_to(folder), _part_problems(part, unit, plan, spec))
+        where = part.relative_to(folder).as_posix()
+        problems += [Problem(where, what, cure) for what, cure in _part_problems(part, unit, plan, spec)]
     return Verdict(len(found), sum(map(len, plan.units.values())), problems, _leftovers(folder))
 
 
@@ -253,33 +267,42 @@ def _leftovers(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in hidden | strange)
 
 
-def _named(where: Path, found: Iterator[str]) -> list[Problem]:
-    return [Problem(where.as_posix(), what) for what in found]
+def _named(where: Path, found: Iterator[str], cure: str) -> list[Problem]:
+    return [Problem(where.as_posix(), what, cure) for what in found]
 
 
-def _part_problems(part: Path, unit: Unit, plan: _Plan, spec: dict[str, Any]) -> Iterator[str]:
-    """All that is wrong with one part and its marker."""
-    planned = plan.units.get(unit, array("q"))
+def _part_problems(part: Path, unit: Unit, plan: _Plan, spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """All that is wrong with one part and its marker, and the cure of each."""
     if unit not in plan.units:
-        yield "in no plan"
+        yield "in no plan", STRAY
+        return
+    planned = plan.units[unit]
     if not part.is_file():
         marked = store.marker_path(part).is_file()
-        yield f"{'the part is gone, its marker is there' if marked else 'not done yet'}: {len(planned)} utterances missing"
+        what = "the part is gone, its marker is there" if marked else "not done yet"
+        yield f"{what}: {len(planned)} utterances missing", AGAIN
         return
     if not store.marker_path(part).is_file():
-        yield f"has no marker, so it is not committed: {len(planned)} utterances missing"
+        yield f"has no marker, so it is not committed: {len(planned)} utterances missing", AGAIN
         return
     try:
         marker = store.read_marker(part)
     except MelcodecError as error:
-        yield f"its marker is damaged ({error.message.rpartition(': ')[2]})"
+        yield f"its marker is damaged ({error.message.rpartition(': ')[2]})", AGAIN
         marker = None
     if marker is not None:
         if (marker.get("unit"), marker.get("plan_hash")) != (unit[1], plan.hashes.get(unit[0])):
-            yield "its marker is of another plan or unit"
+            yield "its marker is of another plan or unit", AGAIN
         if marker.get("sha256") != hashlib.sha256(part.read_bytes()).hexdigest():
-            yield "its SHA-256 is not its marker's: damaged or replaced"
+            yield "its SHA-256 is not its marker's: damaged or replaced", AGAIN
             return  # and parsing it is left alone
+    # what follows agrees with its marker, which is all that preprocess looks at
+    yield from ((what, REMOVE) for what in _content_problems(part, planned, unit, marker, spec))
+
+
+def _content_problems(
+    part: Path, planned: array[int], unit: Unit, marker: dict[str, Any] | None, spec: dict[str, Any]
+) -> Iterator[str]:
     try:
         table, made = store.read_part(part), store.part_spec(part)
     except MelcodecError as error:

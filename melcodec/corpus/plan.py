@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,9 @@ LOSSLESS = frozenset(".wav .flac .aif .aiff .aifc .au .caf .w64 .rf64 .snd".spli
 LOSSLESS_BYTES, LOSSY_BYTES = 32_000, 6_000  # per second: 16 kHz in 16 bits; 48 kbit/s. Where no list gives the duration
 ASSUMED_SECONDS = 10.0  # of what cannot be looked at: members of archives, URLs
 MAX_NAMED = 3  # conflicts that a message names
+RESTORE = "put it back from a copy, or give another output folder: what was done belongs to the plan as it was"
 Say = Callable[[str], None]
+_Sound = tuple[str, str, float, float | None]  # path, member, start, duration
 
 
 @dataclass(frozen=True)
@@ -86,18 +90,23 @@ def read_plan(folder: Path) -> list[Segment]:
     """The segments of the store ``folder``, checked against their hashes.
 
     Raises:
-        MelcodecError: a plan is damaged.
+        MelcodecError: a plan is damaged, or gone while a later one is there.
     """
     facts = sorted((folder / SEGMENTS).glob(f"[0-9]*/{FACTS}"))  # a plan without its facts was not finished
+    for number, path in enumerate(facts):
+        if int(path.parent.name) != number:
+            raise MelcodecError(f"{folder / SEGMENTS / f'{number:04d}' / FACTS}: is gone", RESTORE)
     return [_read_segment(path.parent, number) for number, path in enumerate(facts)]
 
 
 def extend_plan(folder: Path, utterances: Iterable[Utterance], unit_size: int = 0, say: Say = print) -> list[Segment]:
     """The plan of ``folder``, with what of ``utterances`` is not in it yet as a new segment.
 
+    Sound that is planned under another id is in it: ``a`` becomes ``a.flac`` in a listing when ``a.wav`` joins it.
+
     Args:
         unit_size: utterances per unit of a new segment, at most; 0: about a thousand, fewer in a small corpus.
-        say: told what does not stop the work: planned utterances whose words have changed.
+        say: told what does not stop the work: planned utterances whose ids or words have changed.
 
     Raises:
         MelcodecError: an id twice, or one that was planned for other sound.
@@ -170,36 +179,73 @@ def _by_id(utterances: Iterable[Utterance]) -> dict[str, Utterance]:
     """``utterances`` by id, with paths that hold wherever a worker runs."""
     found: dict[str, Utterance] = {}
     for utterance in utterances:
-        path = utterance.path if "://" in utterance.path else str(Path(utterance.path).absolute())
+        path = _settled(utterance.path)
         if utterance.id in found:
             raise MelcodecError(f"'{utterance.id}' is the id of two utterances: {found[utterance.id].path} and {path}")
         found[utterance.id] = replace(utterance, path=path)
     return found
 
 
+def _settled(path: str) -> str:
+    """``path`` from the root on, without ``..`` unless a link makes another place of it; links stay."""
+    if "://" in path:
+        return path
+    path = str(Path(path).absolute())
+    folder, name = os.path.split(path)
+    return os.path.join(_without_ups(folder), name) if os.pardir in folder else path  # noqa: PTH118  a million of them
+
+
+@lru_cache(maxsize=4096)
+def _without_ups(folder: str) -> str:
+    plain = os.path.normpath(folder)
+    return plain if os.path.realpath(plain) == os.path.realpath(folder) else folder
+
+
 def _take_planned(segments: Sequence[Segment], new: dict[str, Utterance], say: Say) -> None:
-    """Remove from ``new`` what is planned; refuse when it was planned for other sound."""
-    moved, reworded = [], []
+    """Remove from ``new`` what is planned, under its id or another; refuse an id that is planned for other sound."""
+    named: dict[_Sound, list[str]] = {}
+    for utterance in new.values() if segments else ():
+        named.setdefault(_sound(utterance), []).append(utterance.id)
+    reworded, moved = 0, {}
+    other: dict[str, str] = {}  # new id -> the plan's
     for planned in (utterance for segment in segments for utterance in _lines(segment.folder / LINES)):
-        found = new.pop(planned.id, None)
-        if found is None or found == planned:
+        sound = _sound(planned)
+        other |= {name: planned.id for name in named.get(sound, ()) if name != planned.id}
+        if (found := new.get(planned.id)) is None:
             continue
-        if _sound(found) != _sound(planned):
-            moved.append(f"'{found.id}' was {_where(planned)} and is now {_where(found)}")
+        if _sound(found) == sound:
+            reworded += _words(found) != _words(planned)
+            del new[planned.id]
         else:
-            reworded.append(found.id)
+            moved[planned.id] = planned
+    renamed = [(name, before) for name, before in other.items() if new.pop(name, None) is not None]
+    _refuse_moved([(planned, new[name]) for name, planned in moved.items() if name in new])
+    if renamed:
+        name, before = renamed[0]
+        what = "1 utterance is" if len(renamed) == 1 else f"{len(renamed)} utterances are"
+        say(f"{what} planned already under another id: '{name}' is '{before}' there, and stays so")
+    if reworded:
+        say(f"{reworded} utterances have another text, speaker, language or split than when planned; the plan's stay")
+
+
+def _refuse_moved(moved: Sequence[tuple[Utterance, Utterance]]) -> None:
+    """Raise MelcodecError if there is any (planned, found) of one id and different sound."""
     if moved:
+        named = [f"'{found.id}' was {_where(planned)} and is now {_where(found)}" for planned, found in moved[:MAX_NAMED]]
         more = f"; and {len(moved) - MAX_NAMED} more" if len(moved) > MAX_NAMED else ""
         raise MelcodecError(
-            f"planned ids now mean other sound: {'; '.join(moved[:MAX_NAMED])}{more}",
+            f"planned ids now mean other sound: {'; '.join(named)}{more}",
             "give the sources as before, their common parent folder, or another output folder",
         )
-    if reworded:
-        say(f"{len(reworded)} utterances have another text, speaker, language or split than when planned; the plan's stay")
 
 
-def _sound(utterance: Utterance) -> tuple[str, str, float, float | None]:
-    return utterance.path, utterance.member, utterance.start, utterance.duration
+def _sound(utterance: Utterance) -> _Sound:
+    path = _settled(utterance.path) if os.pardir in utterance.path else utterance.path  # as an older melcodec planned it
+    return path, utterance.member, utterance.start, utterance.duration
+
+
+def _words(utterance: Utterance) -> tuple[str, ...]:
+    return utterance.text, utterance.speaker, utterance.language, utterance.split
 
 
 def _where(utterance: Utterance) -> str:
@@ -209,7 +255,7 @@ def _where(utterance: Utterance) -> str:
 
 
 def _read_segment(folder: Path, number: int) -> Segment:
-    facts = read_json(folder / FACTS)
+    facts = read_json(folder / FACTS, RESTORE)
     digest, offset = hashlib.sha256(), 0
     places: list[tuple[int, int, int]] = []  # offset, size, count
     try:
@@ -223,11 +269,11 @@ def _read_segment(folder: Path, number: int) -> Segment:
                 places[unit] = first, size + len(line), count + 1
                 offset += len(line)
     except OSError as error:
-        raise MelcodecError(f"{folder / LINES}: {error.strerror or error}") from None
+        raise MelcodecError(f"{folder / LINES}: {error.strerror or error}", RESTORE) from None
     except (ValueError, KeyError, IndexError, TypeError):
         places.clear()
     if not places or digest.hexdigest() != facts.get("hash") or len(places) != len(facts.get("seconds", ())):
-        raise MelcodecError(f"{folder / LINES}: the plan was changed or damaged", "what was done belongs to the plan as it was")
+        raise MelcodecError(f"{folder / LINES}: the plan was changed or damaged", RESTORE)
     units = tuple(Stretch(*place, seconds=seconds) for place, seconds in zip(places, facts["seconds"], strict=True))
     return Segment(folder, number, facts["hash"], units)
 

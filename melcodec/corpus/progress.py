@@ -9,6 +9,13 @@ from melcodec.corpus.plan import Unit
 from melcodec.corpus.tasks import Advanced, Event, Finished
 
 
+def in_words(seconds: float) -> str:
+    """``12.5 hours``, ``3.4 minutes`` or ``5.6 seconds``: the unit in which there is something to read."""
+    if seconds >= 3600:
+        return f"{seconds / 3600:.2f} hours"
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
+
+
 @dataclass(frozen=True)
 class Busy:
     """What a worker is at: so many of a unit's utterances."""

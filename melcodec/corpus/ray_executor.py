@@ -7,6 +7,8 @@ must be installed there. When the driver dies, Ray ends its actors.
 from __future__ import annotations
 
 import os
+import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,6 +21,28 @@ from melcodec.errors import MelcodecError, from_os
 STARTS = 3  # deaths before the first task that are not chance
 PATIENCE = 60.0  # seconds without any worker before the user hears of it
 GPU_CORES = 8  # at most, that decode for one GPU
+HOST_AND_PORT = re.compile(r"(?:ray://)?\[?(.+?)\]?:(\d{1,5})")
+ANSWER_SECONDS = 5.0  # that a cluster has to take a connection; Ray itself asks for a minute and more
+
+
+def check_cluster(address: str) -> None:
+    """Raise MelcodecError unless Ray is installed, and somebody listens at ``address`` where that is HOST:PORT."""
+    _ray()
+    place = HOST_AND_PORT.fullmatch(address)
+    if place is None:
+        return
+    try:
+        socket.create_connection((place[1], int(place[2])), timeout=ANSWER_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str, error: Exception) -> MelcodecError:
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return MelcodecError(
+        f"--address {address}: no Ray cluster is there ({reason})",
+        "start one with ray start --head, or use --address local",
+    )
 
 
 class RayExecutor:
@@ -44,7 +68,7 @@ class RayExecutor:
             raise MelcodecError(f"--device {setup.device}: the cluster has no GPU", "use --device cpu")
         most = gpus if on_gpu else max(1, cores - 1)  # Ray's own work needs a place, or everything waits for everything
         if workers > most:
-            say(f"{workers} workers do not fit on {cores} cores and {gpus} GPUs; {most} are used")
+            say(_too_many(workers, most, cores, on_gpu))
         threads = max(1, min(GPU_CORES, (cores - 1) // gpus)) if on_gpu else 1
         setup = replace(setup, device="cuda" if on_gpu else "cpu", threads=threads)
         options = {"num_cpus": threads, "num_gpus": int(on_gpu), "max_restarts": 0, "max_task_retries": 0}
@@ -91,10 +115,7 @@ class RayExecutor:
         try:
             self.ray.init(address=address, logging_level="ERROR", log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise MelcodecError(
-                f"--address {address}: no Ray cluster is there ({str(error).partition(chr(10))[0]})",
-                "start one with ray start --head, or use --address local",
-            ) from None
+            raise _no_cluster(address, error) from None
 
     def _complain(self) -> None:
         if any(hand.ready for hand in self.hands):
@@ -102,6 +123,15 @@ class RayExecutor:
         elif time.monotonic() - self.waiting_since > PATIENCE:
             self.say("no worker has started yet: has the cluster free cores, or GPUs?")
             self.waiting_since = time.monotonic()
+
+
+def _too_many(workers: int, most: int, cores: int, on_gpu: bool) -> str:
+    have = _counted(most, "GPU") if on_gpu else f"{_counted(cores, 'core')}, of which Ray itself needs one"
+    return f"{workers} workers do not fit: the cluster has {have}; {most} {'is' if most == 1 else 'are'} used"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class _Hand:

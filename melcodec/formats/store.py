@@ -34,6 +34,7 @@ OK, TRUNCATED = "ok", "truncated"  # a truncated file may keep the codes of what
 REASONS = ("unreadable", TRUNCATED, "silent", "too-short", "nan", "timeout", "crash")
 ROW_GROUP = 1024  # rows; about a unit, and what streaming holds at once
 MAX_CODE = 65_535
+RESTORE = f"remove {RUN}; melcodec preprocess, run again as before, writes it anew after what the parts say"
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -243,6 +244,11 @@ def parts(folder: Path) -> list[Path]:
         MelcodecError: not a store.
     """
     read_spec(folder)
+    return marked_parts(folder)
+
+
+def marked_parts(folder: Path) -> list[Path]:
+    """What has a marker among the parts of ``folder``, sorted, whether or not there is a run specification."""
     return sorted(path for path in (folder / PARTS).glob("[0-9]*.parquet") if marker_path(path).is_file())
 
 
@@ -254,8 +260,11 @@ def read_spec(folder: Path) -> dict[str, Any]:
     """
     path = folder / RUN
     if not path.is_file():
-        raise MelcodecError(f"{folder}: not a folder of codes: it has no {RUN}", "melcodec preprocess makes one")
-    spec = read_json(path)
+        hint = "melcodec preprocess, run again as before, restores it"
+        if not marked_parts(folder):
+            hint = "melcodec preprocess makes one"
+        raise MelcodecError(f"{folder}: not a folder of codes: it has no {RUN}", hint)
+    spec = read_json(path, RESTORE)
     if spec.get("format") != FORMAT:
         raise MelcodecError(f"{path}: not a run of melcodec preprocess")
     if spec.get("version") != VERSION:
@@ -267,9 +276,9 @@ def read_spec(folder: Path) -> dict[str, Any]:
         "mel.hop_length": mel.get("hop_length") if isinstance(mel, dict) else None
     }
     if wrong := [key for key, value in numbers.items() if not isinstance(value, int) or value < 1]:
-        raise MelcodecError(f"{path}: damaged: {', '.join(wrong)} should be a positive number")
+        raise MelcodecError(f"{path}: damaged: {', '.join(wrong)} should be a positive number", RESTORE)
     if not isinstance(spec.get("fingerprint"), str):
-        raise MelcodecError(f"{path}: damaged: it lacks the fingerprint")
+        raise MelcodecError(f"{path}: damaged: it lacks the fingerprint", RESTORE)
     return spec
 
 
@@ -278,16 +287,16 @@ def read_marker(part: Path) -> dict[str, Any]:
     return read_json(marker_path(part))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in ``path``; MelcodecError when there is none."""
+def read_json(path: Path, cure: str | None = None) -> dict[str, Any]:
+    """The JSON object in ``path``; MelcodecError when there is none, with ``cure`` as its hint when it is damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MelcodecError(f"{path}: {error.strerror or error}") from None
     except ValueError:
-        raise MelcodecError(f"{path}: damaged: not JSON") from None
+        raise MelcodecError(f"{path}: damaged: not JSON", cure) from None
     if not isinstance(found, dict):
-        raise MelcodecError(f"{path}: damaged: not a JSON object")
+        raise MelcodecError(f"{path}: damaged: not a JSON object", cure)
     return found
 
 

@@ -47,11 +47,11 @@ def find_utterances(sources: Sequence[str | Path]) -> list[Utterance]:
     for source in map(str, sources):
         gathered.add(source, kind_of(source))
     found = sorted(_united(gathered.read()), key=attrgetter("id"))
-    if not found:
-        raise MelcodecError(f"no audio files in {', '.join(map(str, sources))}", READABLE)
+    if not found:  # folders and archives have complained themselves
+        raise MelcodecError(f"{', '.join(map(str, sources))}: there are no rows in it", "a list has a row for every file")
     for one, other in pairwise(found):
         if one.id == other.id:
-            raise _clash(one, other)
+            raise _clash(one, other, gathered.rows_of(one.id))
     return found
 
 
@@ -63,6 +63,8 @@ def kind_of(source: str) -> str:
     if path.is_dir():
         return "kaldi" if (path / "wav.scp").is_file() else "folder"
     if path.exists():
+        if not path.is_file():
+            raise MelcodecError(f"{source}: is neither a file nor a folder")
         if is_audio(path):
             return "audio"
         if _suffix(source) not in LISTS:
@@ -82,6 +84,7 @@ class _Gathered:
 
     def __init__(self) -> None:
         self.parts: list[list[Utterance]] = []
+        self.lists: list[tuple[str, list[Utterance]]] = []  # those of the parts that are rows
         self.files: dict[str, str] = {}  # by absolute path
         self.shards: dict[str, str] = {}
 
@@ -92,15 +95,27 @@ class _Gathered:
             case "kaldi":
                 self.parts.append(read_kaldi(source))
             case "json":
-                self.parts.append(read_jsonl(source))
+                self._add_list(source, read_jsonl(source))
             case "table":
-                self.parts.append(read_table(source))
+                self._add_list(source, read_table(source))
             case "shard":
                 self.shards[absolute(source)] = source
             case "audio":
                 self.files[absolute(source)] = source
             case "pattern":
                 self._add_pattern(source)
+
+    def _add_list(self, source: str, rows: list[Utterance]) -> None:
+        self.lists.append((source, rows))
+        self.parts.append(rows)
+
+    def rows_of(self, name: str) -> str:
+        """``rows 3 and 8 of a.jsonl``: where the id ``name`` stands, when one list has it more than once; empty otherwise."""
+        for source, rows in self.lists:
+            numbers = [str(number) for number, utterance in enumerate(rows, 1) if utterance.id == name]
+            if len(numbers) > 1:
+                return f"rows {', '.join(numbers[:-1])} and {numbers[-1]} of {source}"
+        return ""
 
     def _add_pattern(self, pattern: str) -> None:
         matched = matching(pattern)
@@ -146,12 +161,13 @@ def _united(parts: list[list[Utterance]]) -> Iterable[Utterance]:
     return found
 
 
-def _clash(one: Utterance, other: Utterance) -> MelcodecError:
+def _clash(one: Utterance, other: Utterance, rows: str) -> MelcodecError:
     places = [utterance.path + (f" ({utterance.member})" if utterance.member else "") for utterance in (one, other)]
+    where = f", in {rows}" if rows else ""
     if places[0] == places[1]:
         at = f"{places[0]} at {one.start:g} s" if one.start else places[0]
-        return MelcodecError(f"'{one.id}' is listed twice: {at}", "remove one of the rows, or give each an id of its own")
+        return MelcodecError(f"'{one.id}' is listed twice: {at}{where}", "remove one of the rows, or give each an id of its own")
     return MelcodecError(
-        f"two utterances are called '{one.id}': {places[0]} and {places[1]}",
-        "name the folder that holds both, or give ids in a list",
+        f"two utterances are called '{one.id}': {places[0]} and {places[1]}{where}",
+        "give each row an id of its own" if rows else "name the folder that holds both, or give ids in a list",
     )

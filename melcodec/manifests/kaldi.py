@@ -45,8 +45,11 @@ def _recordings(path: str, rows: Rows) -> dict[str, tuple[int, str]]:
     """Line number and file of every recording, by name."""
     found: dict[str, tuple[int, str]] = {}
     for number, name, file in _lines(path):
-        if file.startswith("|") or file.endswith("|"):
-            raise rows.wrong(number, f"'{name}' is a command, and none is ever run", "write its output to a file, and list that")
+        if _is_command(file):
+            more = sum(_is_command(other) for _, _, other in _lines(path)) - 1
+            others = f", as {'is' if more == 1 else 'are'} {more} more; none is ever run" if more else ", and none is ever run"
+            hint = "write what it prints to a file and list that, or leave its line out"
+            raise rows.wrong(number, f"'{name}' is a command{others}", hint)
         if ARCHIVE.search(file):
             raise rows.wrong(number, f"'{name}' lies in a Kaldi archive, which is not read", "list audio files")
         if not file or file == "-":
@@ -56,6 +59,10 @@ def _recordings(path: str, rows: Rows) -> dict[str, tuple[int, str]]:
         found[name] = number, file
         rows.start_beside_or_here(file)
     return found
+
+
+def _is_command(file: str) -> bool:
+    return file.startswith("|") or file.endswith("|")
 
 
 def _segments(rows: Rows, recordings: dict[str, tuple[int, str]]) -> Iterator[Stretch]:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,9 +60,17 @@ def opened(path: str) -> Iterator[IO[str]]:
 
 
 @cache
-def has_fsspec() -> bool:
-    """Whether the package that reads URLs is there."""
-    return find_spec("fsspec") is not None
+def missing_reader(protocol: str) -> tuple[str, str | None] | None:
+    """Why URLs of ``protocol`` (``s3``, ``https``) cannot be read here, and a hint; None when they can. Nobody is called."""
+    try:
+        fsspec = import_module("fsspec")  # it brings no types
+        for each in protocol.split("::"):  # as in simplecache::s3
+            fsspec.get_filesystem_class(each)
+    except ImportError as error:  # fsspec itself, or what it needs for this protocol
+        return f"reading it needs an optional package ({error})", "pip install 'melcodec[remote]'"
+    except ValueError:
+        return f"nothing reads {protocol}:// here", None
+    return None
 
 
 def is_remote(path: str) -> bool:
@@ -124,8 +132,9 @@ class Rows:
     def _path(self, path: str, number: int) -> str:
         if not is_remote(path):
             return joined(self.folder, path)
-        if not has_fsspec():
-            raise self.wrong(number, f"{path}: reading from a URL needs an optional package", "pip install 'melcodec[remote]'")
+        if missing := missing_reader(path.partition("://")[0]):
+            reason, hint = missing
+            raise self.wrong(number, f"{path}: {reason}", hint)
         return path
 
     def _id(self, path: str, start: float) -> str:

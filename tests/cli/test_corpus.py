@@ -34,7 +34,7 @@ def test_info(cli, codes, speech):
     assert (status, err) == (0, "")
     facts = {line[:12].strip(): line[13:].strip() for line in out.splitlines()}
     assert facts["planned"] == "26 utterances, 0 of them not done yet"
-    assert facts["with codes"].startswith("24 utterances, 0.0")
+    assert facts["with codes"] == "24 utterances, 1.1 minutes"
     assert facts["failed"] == "1 silent, 1 unreadable"
     assert facts["fingerprint"] == speech[1]["fingerprint"]
     assert facts["codebook 0"].endswith(" used, perplexity " + facts["codebook 0"].rpartition(" ")[2])
@@ -63,10 +63,32 @@ def test_verify(cli, codes):
         "left over, and not read: parts/.0000-00002.ab.parquet",
         "26 planned utterances, 3 parts, 2 problems",
     ]
+    assert err.splitlines()[2:] == ["hint: melcodec preprocess, run again as before, makes anew what is missing or damaged"]
     status, out, _ = cli("corpus", "verify", "codes", "--json")
     assert status == 1
     assert json.loads(out)["problems"][1]["where"] == "parts/0000-00002.parquet"
     assert json.loads(out)["leftovers"] == ["parts/.0000-00002.ab.parquet"]
+
+
+def test_hints_that_help(cli, refused, codes, speech):
+    store.write_part(store.part_path(codes, 0, 7), speech[0][:1], speech[1])
+    status, _, err = cli("corpus", "verify", "codes")
+    assert status == 1
+    assert [line for line in err.splitlines() if line.startswith("hint")] == [
+        "hint: remove parts that are in no plan, and their markers: nothing makes or repairs them"
+    ]
+    with (codes / "segments/0000/plan.jsonl").open("a") as plan:
+        plan.write("\n")
+    _, _, err = cli("corpus", "verify", "codes")
+    assert [line for line in err.splitlines() if line.startswith("hint")] == [
+        "hint: a plan cannot be made anew: put segments/ back from a copy, or begin in a new folder"
+    ]
+    store.part_path(codes, 0, 1).write_bytes(b"PAR1")
+    for words in (["info"], ["export", "--to", "npy", "-o", "out"]):
+        assert "hint: melcodec corpus verify names what is damaged" in refused("corpus", words[0], "codes", *words[1:])
+    (codes / "run.json").write_text("{")
+    for word in ("info", "verify"):
+        assert "run.json: damaged: not JSON\nhint: remove run.json; melcodec preprocess" in refused("corpus", word, "codes")
 
 
 def test_export(cli, refused, codes, tmp_path):

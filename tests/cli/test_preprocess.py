@@ -7,7 +7,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,8 +37,8 @@ def test_a_folder_becomes_codes(preprocess, speech_folder, tiny_model, tmp_path,
     assert (answer["success"], answer["utterances"], answer["ok"], answer["units"], answer["failures"]) == (True, 6, 6, 2, 0)
     assert answer["seconds"] == pytest.approx(answer["seconds_now"], abs=0.01)
     assert answer["hours_per_minute"] == pytest.approx(answer["seconds"] / 60 / answer["elapsed"], rel=0.01)
-    assert "codes: 6 of 6 utterances have codes: 0.00 hours" in err
-    assert re.search(r"^\d/6 utterances, 0 failed, \d+\.\d\d hours of audio per minute", err, re.MULTILINE)
+    assert "codes: 6 of 6 utterances have codes: 7.0 seconds" in err
+    assert re.search(r"^\d/6 utterances, 0 failed, \d+\.\d+ (hours|minutes|seconds) of audio per minute", err, re.MULTILINE)
     rows = [row for path in sorted((tmp_path / "codes/parts").glob("*.parquet")) for row in read_rows(path)]
     assert [row.id for row in rows] == ["a/0", "a/1", "b/0", "b/1", "c/0", "c/1"]
     assert rows[0].codes.shape == (1, len(load(speech_folder / "a/0.wav", 22_050)) // 1024 + 1)
@@ -56,11 +58,11 @@ def test_failures_are_a_table_and_a_status(preprocess, bad_folder, tmp_path):
     status, out, err = preprocess(bad_folder)
     assert (status, out) == (1, "")
     lines = err.splitlines()
-    assert "codes: 6 of 8 utterances have codes: 0.00 hours" in lines
+    assert "codes: 6 of 8 utterances have codes: 7.0 seconds" in lines
     table = [line.split(maxsplit=2) for line in lines if line.startswith("  ")]
     assert [row[:2] for row in table] == [["truncated", "1"], ["unreadable", "1"]]
     assert f"{bad_folder}/cut.flac" in table[0][2]
-    assert "hint: all of them are in codes/failures.jsonl" in lines
+    assert "hint: all of them are in codes/failures.jsonl; --retry-failed tries them again" in lines
     failures = [json.loads(line) for line in (tmp_path / "codes/failures.jsonl").read_text().splitlines()]
     assert [(line["id"], line["status"]) for line in failures] == [("cut", "truncated"), ("text", "unreadable")]
 
@@ -78,7 +80,7 @@ def test_failures_are_a_table_and_a_status(preprocess, bad_folder, tmp_path):
     # but other codes are another run
     status, _, err = preprocess(bad_folder, "--on-truncated", "keep")
     assert status == 1
-    assert "settings.on_truncated was drop and is keep" in err
+    assert "--on-truncated was fail or drop and is keep" in err
 
 
 def test_truncated_files_may_be_kept(preprocess, bad_folder, tmp_path):
@@ -103,11 +105,11 @@ def test_every_option_reaches_the_job(cli, speech_folder, examples, monkeypatch)
     monkeypatch.setattr(driver, "preprocess", noted)
     assert cli("preprocess", speech_folder, "-o", "x").status == 0
     words = "--checkpoint c --device cuda:1 --workers 3 --engine ray --address host:1 --unit-size 7 --unit-timeout 9.5"
-    words = [*words.split(), "--min-seconds", 0.25]
+    words = [*words.split(), "--min-seconds", 0.25, "--retry-failed"]
     assert cli("preprocess", speech_folder, examples["lj_en"], "-o", "y", *words).status == 0
     assert seen == [
         (6, "x", driver.Job()),
-        (7, "y", driver.Job("c", Rules("drop", 0.25), "cuda:1", 3, "ray", "host:1", 7, 9.5)),
+        (7, "y", driver.Job("c", Rules("drop", 0.25), "cuda:1", 3, "ray", "host:1", 7, 9.5, retry_failed=True)),
     ]
 
 
@@ -120,8 +122,27 @@ def test_every_option_reaches_the_job(cli, speech_folder, examples, monkeypatch)
         (["{speech}", "--device", "abacus"], "--device abacus: no such kind of device"),
     ],
 )
-def test_refusals(refused, speech_folder, words, complaint):
+def test_refusals(refused, speech_folder, tmp_path, words, complaint):
     assert complaint in refused("preprocess", *(word.format(speech=speech_folder) for word in words), "-o", "codes")
+    assert not (tmp_path / "codes").exists()
+
+
+def test_a_file_is_no_folder(refused, speech_folder, tiny_checkpoint, tmp_path):
+    (tmp_path / "x.txt").write_text("mine")
+    said = refused("preprocess", speech_folder, "-o", "x.txt", "-c", tiny_checkpoint, "--device", "cpu")
+    assert said == "error: x.txt: is a file; a folder was expected\n"
+
+
+def test_failed_ones_are_tried_again(preprocess, bad_folder, examples, tmp_path):
+    assert preprocess(bad_folder).status == 1
+    for name, example in [("cut.flac", "lj_en"), ("text.wav", "nathalie_nl")]:
+        shutil.copy(examples[example], bad_folder / name)
+    assert preprocess(bad_folder).status == 1
+    status, out, err = preprocess(bad_folder, "--retry-failed", "--json")
+    assert status == 0, err
+    assert (json.loads(out)["ok"], json.loads(out)["failed"]) == (8, {})
+    assert (tmp_path / "codes/failures.jsonl").read_text() == ""
+    assert not (tmp_path / "codes/retry.json").exists()
 
 
 def test_ray_is_an_extra(refused, speech_folder, tiny_checkpoint, monkeypatch):
@@ -158,8 +179,46 @@ def test_a_plain_line(capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines() == [
         "120/4000 utterances, 2 failed, 2.00 hours of audio per minute, 10 min left; "
         "worker 0: 20/100 of 0000-00002, 3: 50/100 of 0000-00003",
-        "0/10 utterances, 0 failed, 0.00 hours of audio per minute",
+        "0/10 utterances, 0 failed",
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "elapsed", "left", "words"),
+    [
+        (7200.0, 60.0, 120.0, "2 failed, 2.00 hours of audio per minute, 2 min left"),
+        (1800.0, 60.0, 119.0, "2 failed, 30.0 minutes of audio per minute, 119 s left"),
+        (90.0, 120.0, 0.3, "2 failed, 45.0 seconds of audio per minute, 1 s left"),
+        (90.0, 1.0, 0.0, "2 failed, 1.50 hours of audio per minute"),
+    ],
+)
+def test_units_that_say_something(seconds, elapsed, left, words):
+    assert command.in_words(replace(NOW, seconds=seconds, elapsed=elapsed, left=left)) == words
+
+
+SIGHUP = """
+import os, pty, sys
+from melcodec.cli._console import say, stop_on_signals
+pid, terminal = pty.fork()
+if pid:
+    os.read(terminal, 5)
+    os.close(terminal)  # as when ssh drops
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+else:
+    with stop_on_signals() as stopped:
+        say("ready")
+        while not stopped:
+            pass
+        say("stopped, and the last work is done")
+        sys.stdout.write("so it is")
+        os.kill(os.getpid(), stopped[0])  # a shell passes it on
+    os._exit(stopped[0] + 50)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
+def test_a_terminal_that_is_gone_stops_and_breaks_nothing(run_python):
+    assert run_python(f"import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL){SIGHUP}") == f"{signal.SIGHUP + 50}\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")

@@ -49,8 +49,12 @@ def test_every_utterance_with_codes(dataset, speech):
 def test_by_number_and_by_id(dataset):
     assert dataset[-1].id == dataset[len(dataset) - 1].id == dataset.ids[-1]
     for bad in (len(dataset), -len(dataset) - 1):
-        with pytest.raises(IndexError):
+        with pytest.raises(IndexError, match=f"there is no item {bad}: .*codes holds {len(dataset)}$"):
             dataset[bad]
+    assert dataset[np.int64(1)].id == dataset[1].id
+    for several in (slice(0, 2), [0, 1], 1.0, "lj_en/3.a b"):
+        with pytest.raises(TypeError, match="an index is one number, not "):
+            dataset[several]
     assert dataset.by_id("lj_en/3.a b").id == "lj_en/3.a b"
     assert "lj_en/3.a b" in dataset
     assert "lj_en/broken" not in dataset

@@ -135,11 +135,17 @@ def test_new_files_are_a_new_segment(messy, utterances, run, tmp_path):
 
 # Killing. The job is a real one, from the command line.
 
-COMMAND = "import sys; from melcodec.cli.main import main; sys.argv[0] = 'melcodec'; main()"
+COMMAND = """
+import signal, sys
+from melcodec.cli.main import main
+sys.argv[0] = "melcodec"
+signal.signal(signal.SIGHUP, getattr(signal, sys.argv.pop(1)))
+main()
+"""
 
 
-def launched(messy, folder, checkpoint, *options):
-    command = [sys.executable, "-c", COMMAND, "preprocess", str(messy), "-o", str(folder), "-c", str(checkpoint)]
+def launched(messy, folder, checkpoint, *options, hangup="SIG_DFL"):
+    command = [sys.executable, "-c", COMMAND, hangup, "preprocess", str(messy), "-o", str(folder), "-c", str(checkpoint)]
     command += ["--device", "cpu", "--unit-size", "2", "--workers", "2", *options]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -184,7 +190,7 @@ def wait_for_child(pid: int) -> int:
     return found[0]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_stopping_leaves_what_is_committed(undisturbed, messy, tiny_checkpoint, tmp_path, number, status):
     folder = tmp_path / "codes"
     with launched(messy, folder, tiny_checkpoint) as running:
@@ -199,6 +205,16 @@ def test_stopping_leaves_what_is_committed(undisturbed, messy, tiny_checkpoint, 
     assert not any(Path(name).name.startswith(".") for name in left)
     done = {name: content for name, content in left.items() if name.startswith("parts/")}
     assert done.items() <= files(undisturbed[0]).items()
+
+
+def test_under_nohup_the_end_of_the_terminal_is_nothing(undisturbed, messy, tiny_checkpoint, tmp_path):
+    with launched(messy, tmp_path / "codes", tiny_checkpoint, hangup="SIG_IGN") as running:
+        while running.poll() is None and not list(tmp_path.glob("codes/parts/*.json")):
+            time.sleep(0.002)
+        os.killpg(running.pid, signal.SIGHUP)
+        running.communicate(timeout=100)
+    assert running.returncode == 1  # three files are no use
+    assert files(tmp_path / "codes") == files(undisturbed[0])
 
 
 def test_what_kills_its_worker_is_found_and_the_others_are_kept(run, said, corpus, utterances, tmp_path, landmine):
@@ -231,14 +247,55 @@ def test_another_run_is_refused_with_every_difference(undisturbed, messy, uttera
         run(utterances(messy), folder, rules=Rules("keep", 0.5), checkpoint="melcodec-base")
     said = caught.value.message
     for words in (
-        "melcodec was ", " and is 9.9", "fingerprint was ", "checkpoint was ", " and is melcodec-base",
-        "codebook_size was 32 and is 1024", "settings.on_truncated was drop and is keep",
-        "settings.min_seconds was 0.0 and is 0.5", "decoder.soundfile was ",
+        "melcodec was ", " and is 9.9", "fingerprint was ", "--checkpoint was ", " and is melcodec-base",
+        "codebook_size was 32 and is 1024", "--on-truncated was fail or drop and is keep",
+        "--min-seconds was 0.0 and is 0.5", "decoder.soundfile was ",
     ):  # fmt: skip
         assert words in said
     assert "sample_rate" not in said
     assert caught.value.hint
     assert files(folder) == before
+
+
+def test_a_specification_that_is_gone_is_written_anew_after_the_parts(undisturbed, messy, utterances, run, said, tmp_path):
+    folder = copied(undisturbed[0], tmp_path / "codes")
+    (folder / "run.json").unlink()
+    before = files(folder)
+    with pytest.raises(MelcodecError, match="--on-truncated was fail or drop and is keep"):
+        run(utterances(messy), folder, rules=Rules("keep"))
+    assert files(folder) == before
+    run(utterances(messy), folder)
+    assert files(folder) == files(undisturbed[0])
+    assert said == [f"{folder}/run.json: was gone; it is written anew after what the parts say"]
+
+
+def test_parts_of_different_runs_have_no_specification(undisturbed, messy, utterances, run, tmp_path):
+    from melcodec.formats.store import part_spec, write_part
+
+    folder = copied(undisturbed[0], tmp_path / "codes")
+    path = folder / "parts/0000-00001.parquet"
+    other = part_spec(path) | {"settings": {"on_truncated": "drop", "min_seconds": 0.5}}
+    write_part(path, list(read_rows(path)), other)
+    (folder / "run.json").unlink()
+    with pytest.raises(MelcodecError, match=r"parts are of different runs: --min-seconds was 0\.0 and is 0\.5") as caught:
+        run(utterances(messy), folder)
+    assert caught.value.hint
+    # what is not committed, or not readable, says nothing
+    marker_path(path).unlink()
+    (folder / "parts/0000-00000.parquet").write_text("no Parquet")
+    run(utterances(messy), folder)
+    assert files(folder) == files(undisturbed[0])
+
+
+def test_a_specification_that_is_damaged(undisturbed, messy, utterances, run, tmp_path):
+    folder = copied(undisturbed[0], tmp_path / "codes")
+    (folder / "run.json").write_text("{")
+    with pytest.raises(MelcodecError, match=r"run\.json: damaged: not JSON") as caught:
+        run(utterances(messy), folder)
+    assert caught.value.hint.startswith("remove run.json; ")
+    (folder / "run.json").unlink()  # as it says
+    run(utterances(messy), folder)
+    assert files(folder) == files(undisturbed[0])
 
 
 def test_a_checkpoint_may_move(undisturbed, messy, utterances, run, tiny_checkpoint, tmp_path):
@@ -254,13 +311,23 @@ def test_two_at_once_are_refused(run, tmp_path, corpus, utterances):
 
 def test_a_file_where_the_folder_should_be_is_refused(run, tmp_path, corpus, utterances):
     (tmp_path / "codes").touch()
-    with pytest.raises(MelcodecError, match="codes: cannot be written"):
+    with pytest.raises(MelcodecError, match="codes: is a file; a folder was expected"):
         run(utterances(corpus), tmp_path / "codes")
 
 
-def test_no_such_engine(run, tmp_path, corpus, utterances):
-    with pytest.raises(MelcodecError, match="no such engine"):
-        run(utterances(corpus), tmp_path / "codes", engine="spark")
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"engine": "spark"}, "no such engine"),
+        ({"device": "cuda:99"}, "this machine has . CUDA devices"),
+        ({"device": "abacus"}, "no such kind of device"),
+        ({"checkpoint": "gone"}, "gone: no such checkpoint"),
+    ],
+)
+def test_what_is_refused_at_once_leaves_no_folder(run, tmp_path, corpus, utterances, changes, complaint):
+    with pytest.raises(MelcodecError, match=complaint):
+        run(utterances(corpus), tmp_path / "codes", **changes)
+    assert not (tmp_path / "codes").exists()
 
 
 def test_stopped_before_anything_began(job, corpus, utterances, tmp_path):

@@ -11,10 +11,13 @@ import shutil
 import numpy as np
 import pytest
 
+from melcodec.corpus import inspect
+from melcodec.corpus.driver import Job, Listener, preprocess
 from melcodec.corpus.inspect import corpus_info, verify
 from melcodec.errors import MelcodecError
 from melcodec.formats import store
 from melcodec.formats.store import Row
+from melcodec.manifests.build import find_utterances
 from tests.stores import make_store, speech_rows, write_plan, write_unit
 
 
@@ -169,10 +172,46 @@ def test_ids_that_are_missing_repeated_or_strange(folder, speech):
 
 def test_a_part_without_a_plan(folder, speech):
     store.write_part(store.part_path(folder, 0, 7), speech[0][:1], speech[1])
-    assert found(folder) == [
-        "parts/0000-00007.parquet: in no plan",
-        "parts/0000-00007.parquet: has no marker, so it is not committed: 0 utterances missing",
-    ]
+    assert found(folder) == ["parts/0000-00007.parquet: in no plan"]
+
+
+def test_cures(folder, speech):
+    assert verify(folder).cures == []
+    (folder / "segments/0001").mkdir()
+    (folder / "segments/0001/plan.jsonl").write_text("")  # as a run leaves it that was killed there
+    assert verify(folder).cures == [inspect.AGAIN]
+    shutil.rmtree(folder / "segments/0001")
+    store.part_path(folder, 0, 0).unlink()
+    assert verify(folder).cures == [inspect.AGAIN]
+    write_unit(folder, 1, speech[0][10:20], speech[1] | {"fingerprint": "0123"})  # the marker agrees
+    assert verify(folder).cures == [inspect.REMOVE, inspect.AGAIN]
+    store.write_part(store.part_path(folder, 0, 7), speech[0][:1], speech[1])
+    assert verify(folder).cures == [inspect.STRAY, inspect.REMOVE, inspect.AGAIN]
+    with (folder / "segments/0000/plan.jsonl").open("a") as plan:
+        plan.write("no json")
+    assert verify(folder).cures == [inspect.NEW_PLAN]
+    for name in ("plan.json", "plan.jsonl"):
+        make_store(folder, speech[0][:2], speech[1], segment=1)
+        (folder / "segments/0000" / name).unlink()
+        assert verify(folder).cures == [inspect.NEW_PLAN]
+
+
+def test_what_is_to_be_removed_is_made_anew(tiny_checkpoint, speech_folder, tmp_path):
+    """That is, the cures cure."""
+    job = Job(str(tiny_checkpoint), device="cpu", workers=1, unit_size=3)
+    sources = find_utterances([speech_folder])
+    preprocess(sources, tmp_path / "codes", job, Listener(print))
+    part = store.part_path(tmp_path / "codes", 0, 1)
+    content = part.read_bytes()
+    rows = [dataclasses.replace(row, num_samples=1) for row in store.read_rows(part)]
+    marker = store.read_marker(part) | {"sha256": store.write_part(part, rows, store.part_spec(part))}
+    store.marker_path(part).write_text(json.dumps(marker))
+    assert verify(tmp_path / "codes").cures == [inspect.REMOVE]
+    part.unlink()
+    assert verify(tmp_path / "codes").cures == [inspect.AGAIN]
+    preprocess(sources, tmp_path / "codes", job, Listener(print))
+    assert verify(tmp_path / "codes").problems == []
+    assert part.read_bytes() == content
 
 
 def edited(codes, value):
@@ -289,8 +328,22 @@ def test_names_that_are_no_utf8(tmp_path, speech):
 
 def test_a_folder_that_is_no_store(tmp_path):
     for look in (verify, corpus_info):
-        with pytest.raises(MelcodecError, match="not a folder of codes"):
+        with pytest.raises(MelcodecError, match="not a folder of codes") as caught:
             look(tmp_path)
+        assert caught.value.hint == "melcodec preprocess makes one"
+
+
+def test_a_store_without_a_sound_specification(folder, speech):
+    for look in (verify, corpus_info):
+        for damaged in ("{", "[]", json.dumps(speech[1] | {"mel": {}}), json.dumps(speech[1] | {"fingerprint": None})):
+            (folder / "run.json").write_text(damaged)
+            with pytest.raises(MelcodecError, match="damaged") as caught:
+                look(folder)
+            assert caught.value.hint.startswith("remove run.json; melcodec preprocess, run again as before, ")
+        (folder / "run.json").unlink()
+        with pytest.raises(MelcodecError, match=r"it has no run\.json") as caught:
+            look(folder)
+        assert caught.value.hint == "melcodec preprocess, run again as before, restores it"
 
 
 def test_damage_that_was_there_when_the_marker_was_written(folder):

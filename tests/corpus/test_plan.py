@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +104,38 @@ def test_paths_hold_from_everywhere(extend, tmp_path, monkeypatch):
     assert paths == [str(tmp_path / "sound/a.wav"), "https://example.org/b.wav"]
 
 
+def test_ups_in_a_path_are_walked(extend, tmp_path, monkeypatch, said):
+    (tmp_path / "lists").mkdir()
+    monkeypatch.chdir(tmp_path / "lists")
+    (segment,) = extend([Utterance("a", "../rep/a.wav")])
+    assert segment.unit(0).utterances[0].path == str(tmp_path / "rep/a.wav")
+    assert planned(extend([Utterance("a", str(tmp_path / "rep/a.wav"))])) == [["a"]]
+    assert planned(extend([Utterance("a", f"{tmp_path}/lists/../other/../rep/a.wav")])) == [["a"]]
+    assert said == []
+
+
+def test_a_plan_that_holds_ups_goes_on(extend, tmp_path, said):
+    """As they were written once."""
+    odd = Utterance("a", f"{tmp_path}/lists/../rep/a.wav")
+    plan.write_segment(tmp_path / "segments/0000", [odd])
+    assert planned(extend([odd, Utterance("b", "/b.wav")])) == [["a"], ["b"]]
+    assert planned(extend([replace(odd, path=f"{tmp_path}/rep/a.wav")])) == [["a"], ["b"]]
+    assert said == []
+
+
+def test_an_up_behind_a_link_stays(extend, tmp_path):
+    """It leads to the folder above the one that the link means."""
+    (tmp_path / "far/lists").mkdir(parents=True)
+    (tmp_path / "near").symlink_to(tmp_path / "far/lists")
+    (tmp_path / "far/a.wav").write_text("here")
+    (segment,) = extend([Utterance("a", f"{tmp_path}/near/../a.wav"), Utterance("b", f"{tmp_path}/near/../near/b.wav")])
+    first, second = segment.unit(0).utterances
+    assert Path(first.path).read_text() == "here"
+    assert second.path == f"{tmp_path}/near/../near/b.wav"  # far/near, which is not there
+    (other,) = extend([Utterance("c", f"{tmp_path}/near/x/../b.wav")])[1:]
+    assert other.unit(0).utterances[0].path == f"{tmp_path}/near/b.wav"  # links themselves stay
+
+
 def test_names_that_are_no_unicode(extend):
     odd = Utterance("a", "/data/\udcff.wav")
     (segment,) = extend([odd])
@@ -127,6 +160,35 @@ def test_other_words_are_told_and_the_plan_stays(extend, said):
     assert said == ["1 utterances have another text, speaker, language or split than when planned; the plan's stay"]
 
 
+def test_sound_that_is_planned_keeps_its_id(extend, said):
+    """A folder calls a.flac ``a`` until a.wav is there, and a.wav ``a`` when a.flac has left."""
+    flac, wav = Utterance("a", "/data/a.flac"), Utterance("a.wav", "/data/a.wav")
+    extend([flac])
+    assert planned(extend([replace(flac, id="a.flac"), wav])) == [["a"], ["a.wav"]]
+    assert said == ["1 utterance is planned already under another id: 'a.flac' is 'a' there, and stays so"]
+    said.clear()
+    assert planned(extend([replace(wav, id="a")])) == [["a"], ["a.wav"]]
+    assert said == ["1 utterance is planned already under another id: 'a' is 'a.wav' there, and stays so"]
+    said.clear()
+    assert planned(extend([replace(flac, id="x/a"), replace(wav, id="x/b")])) == [["a"], ["a.wav"]]
+    assert said == ["2 utterances are planned already under another id: 'x/a' is 'a' there, and stays so"]
+
+
+@pytest.mark.parametrize("change", [{"start": 1.0}, {"duration": 1.0}, {"member": "b"}, {"path": "/data/b.tar"}])
+def test_other_sound_of_another_id_is_planned(extend, said, change):
+    first = Utterance("a", "/data/a.tar", "a")
+    extend([first])
+    assert planned(extend([first, replace(first, id="b", **change)])) == [["a"], ["b"]]
+    assert said == []
+
+
+def test_two_ids_of_one_sound_stay_two(extend, said):
+    pair = [Utterance(name, "/data/a.wav") for name in "ab"]
+    assert planned(extend(pair)) == [["a", "b"]]
+    assert planned(extend([replace(pair[0], text="hi"), pair[1]])) == [["a", "b"]]
+    assert said == ["1 utterances have another text, speaker, language or split than when planned; the plan's stay"]
+
+
 def test_an_id_twice_is_refused(extend):
     with pytest.raises(MelcodecError, match=r"'u0000' is the id of two utterances: /data/0.wav and /b.wav"):
         extend([*listed(1), Utterance("u0000", "/b.wav")])
@@ -142,8 +204,25 @@ def test_a_touched_plan_is_refused(extend, tmp_path, damage):
     extend(listed(3))
     path = tmp_path / "segments/0000/plan.jsonl"
     path.write_text(damage(path.read_text()))
-    with pytest.raises(MelcodecError, match="the plan was changed or damaged"):
+    with pytest.raises(MelcodecError, match="the plan was changed or damaged") as caught:
         extend(listed(3))
+    assert caught.value.hint == plan.RESTORE
+
+
+def test_a_plan_that_is_gone_is_not_taken_for_the_next(extend, tmp_path):
+    extend(listed(3))
+    extend(listed(5))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("plan.json*")}
+    (tmp_path / "segments/0000/plan.json").rename(tmp_path / "aside")
+    with pytest.raises(MelcodecError, match=r"segments/0000/plan\.json: is gone") as caught:
+        extend(listed(6))
+    assert caught.value.hint == plan.RESTORE
+    (tmp_path / "aside").rename(tmp_path / "segments/0000/plan.json")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("plan.json*")} == before
+    (tmp_path / "segments/0000/plan.json").write_text("{")
+    with pytest.raises(MelcodecError, match=r"segments/0000/plan\.json: damaged: not JSON") as caught:
+        extend(listed(6))
+    assert caught.value.hint == plan.RESTORE
 
 
 def test_a_plan_that_was_not_finished_is_written_anew(extend, tmp_path):

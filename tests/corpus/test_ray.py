@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from melcodec.corpus.driver import Job, Listener, preprocess
+from melcodec.corpus.ray_executor import _too_many, check_cluster
+from melcodec.errors import MelcodecError
 
 pytest.importorskip("ray")
 
@@ -78,8 +82,12 @@ def test_what_kills_or_hangs_is_found(on_ray, corpus, tmp_path, landmine):
     shutil.copytree(corpus / "speaker 0", folder)
     os.mkfifo(folder / "hangs.wav")
     with landmine(folder / "mine.wav"):
-        ended = on_ray("local", folder, tmp_path / "codes", address="local", workers=99, unit_timeout=5.0, attempts=1)
-    assert ended["said"][0].startswith("99 workers do not fit on ")
+        names = sorted(path.name for path in folder.iterdir())  # from a list, because folders are not searched for pipes
+        (folder / "list.jsonl").write_text("".join(json.dumps({"path": name}) + "\n" for name in names))
+        sources = folder / "list.jsonl"
+        ended = on_ray("local", sources, tmp_path / "codes", address="local", workers=99, unit_timeout=5.0, attempts=1)
+    cores = len(os.sched_getaffinity(0))
+    assert ended["said"][0].startswith(f"99 workers do not fit: the cluster has {cores} core")
     assert ended["summary"]["failed"] == {"crash": 1, "timeout": 1}
     assert (ended["summary"]["ok"], ended["summary"]["missing"]) == (8, 0)
     assert not ended["running"]
@@ -88,3 +96,39 @@ def test_what_kills_or_hangs_is_found(on_ray, corpus, tmp_path, landmine):
         f"{folder}/mine.wav: killed its worker (its process or its node died)",
         f"{folder}/hangs.wav: took longer than 5 s",
     ]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "[::1]:{port}", "no.such.host.invalid:6379"])
+def test_nobody_at_an_address_is_said_soon_and_no_folder_is_left(corpus, utterances, tiny_checkpoint, tmp_path, address):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]  # bound, and nobody listens
+        job = Job(str(tiny_checkpoint), engine="ray", address=address.format(port=port))
+        started = time.monotonic()
+        with pytest.raises(MelcodecError, match="no Ray cluster is there") as caught:
+            preprocess(utterances(corpus), tmp_path / "codes", job, Listener(print))
+    assert time.monotonic() - started < 15
+    assert caught.value.message.startswith(f"--address {job.address}: ")
+    assert caught.value.hint
+    assert not (tmp_path / "codes").exists()
+
+
+def test_somebody_at_an_address_is_left_to_ray():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        check_cluster(f"127.0.0.1:{server.getsockname()[1]}")
+    for name in ("auto", "local"):
+        check_cluster(name)
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ((2, 1, 2, False), "2 workers do not fit: the cluster has 2 cores, of which Ray itself needs one; 1 is used"),
+        ((9, 7, 8, False), "9 workers do not fit: the cluster has 8 cores, of which Ray itself needs one; 7 are used"),
+        ((2, 1, 1, False), "2 workers do not fit: the cluster has 1 core, of which Ray itself needs one; 1 is used"),
+        ((2, 1, 8, True), "2 workers do not fit: the cluster has 1 GPU; 1 is used"),
+        ((5, 4, 8, True), "5 workers do not fit: the cluster has 4 GPUs; 4 are used"),
+    ],
+)
+def test_more_workers_than_fit(counts, words):
+    assert _too_many(*counts) == words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -85,9 +86,16 @@ def test_two_utterances_of_one_id(make, refusal):
     assert error.message == "two utterances are called '1': d/1.wav and e/1.wav"
     assert "the folder that holds both" in error.hint
     make("x.jsonl", text='{"path": "d/1.wav"}\n{"path": "d/1.wav"}\n')
-    assert refusal("x.jsonl").message == "'d/1' is listed twice: d/1.wav"
+    assert refusal("x.jsonl").message == "'d/1' is listed twice: d/1.wav, in rows 1 and 2 of x.jsonl"
     make("y.jsonl", text='{"path": "d/1.wav", "offset": 1.5, "duration": 1}\n{"path": "d/1.wav", "offset": 1.5, "duration": 2}\n')
-    assert refusal("y.jsonl").message == "'d/1@1.500' is listed twice: d/1.wav at 1.5 s"
+    assert refusal("y.jsonl").message == "'d/1@1.500' is listed twice: d/1.wav at 1.5 s, in rows 1 and 2 of y.jsonl"
+    make("z.csv", text="path,id\na.wav,a\nb.wav,b\nc.wav,a\nd.wav,a\n")
+    error = refusal("z.csv")
+    assert error.message == "two utterances are called 'a': a.wav and c.wav, in rows 1, 3 and 4 of z.csv"
+    assert error.hint == "give each row an id of its own"
+    make("v.jsonl", "w.jsonl", text='{"path": "e/1.wav", "id": "d/1"}\n')
+    make("v.jsonl", text='{"path": "d/1.wav"}\n')
+    assert refusal("v.jsonl", "w.jsonl").message == "two utterances are called 'd/1': d/1.wav and e/1.wav"  # in different lists
 
 
 def test_what_is_no_source(make, refusal):
@@ -97,7 +105,11 @@ def test_what_is_no_source(make, refusal):
     assert refusal("a.pdf").message == "a.pdf: is neither audio nor a list of it"
     assert ".jsonl" in refusal("a.pdf").hint
     assert refusal("b.tar.gz").hint == "unpack it"
-    assert refusal("c.jsonl").message == "no audio files in c.jsonl"
+    make("c.csv", text="path,text\n")
+    make("k/wav.scp")
+    for empty in ("c.jsonl", "c.csv", "k"):
+        assert refusal(empty).message == f"{empty}: there are no rows in it"
+    assert refusal("c.jsonl", "c.csv").message == "c.jsonl, c.csv: there are no rows in it"
     assert "neither audio" in refusal("d.jsonl.gz.bak").message
     assert refusal("*.flac").message == "no file matches '*.flac'"
     assert refusal("*.pdf").message == "'*.pdf' matches 1 files, but no audio and no list of it"
@@ -105,6 +117,14 @@ def test_what_is_no_source(make, refusal):
     assert refusal("s-{0..1}.tar").message == "s-0.tar: no such file"
     for url in ("s3://bucket/data", Path("https://host/data")):  # of which pathlib makes https:/host
         assert "not listed" in refusal(url).message
+
+
+def test_a_pipe_is_no_file(make, facts, refusal, here):
+    """Whoever opens one waits for somebody to write."""
+    make("d/a.wav")
+    os.mkfifo(here / "d/pipe.wav")
+    assert facts("d") == facts("d/*.wav") == facts("d/**/*.wav") == {"a": "d/a.wav"}
+    assert refusal("d/pipe.wav").message == "d/pipe.wav: is neither a file nor a folder"
 
 
 def test_nothing_is_decoded_and_torch_is_not_needed(make, here, run_python):

@@ -118,14 +118,34 @@ def test_bad_rows_are_named(make, refusal, row, message):
     assert refusal("x.jsonl").message.startswith(f"x.jsonl, line 3: {message}")
 
 
-def test_urls(make, facts, here, run_python):
+def test_urls(make, facts):
     pytest.importorskip("fsspec")
-    make("x.csv", text="path\ns3://bucket/a/1.wav\nhttps://host/a/2.flac?key=3\n")
-    assert facts("x.csv") == {"bucket/a/1": "s3://bucket/a/1.wav", "host/a/2": "https://host/a/2.flac?key=3"}
+    make("x.csv", text="path\nmemory://bucket/a/1.wav\nsimplecache::memory://host/a/2.flac?key=3\n")
+    assert facts("x.csv") == {"bucket/a/1": "memory://bucket/a/1.wav", "host/a/2": "simplecache::memory://host/a/2.flac?key=3"}
+
+
+@pytest.mark.parametrize(
+    ("absent", "url", "reason"),
+    [
+        ("fsspec", "memory://a.wav", "reading it needs an optional package ("),
+        ("s3fs", "s3://bucket/a.wav", "reading it needs an optional package (Install s3fs to access S3)"),
+        ("s3fs", "simplecache::s3://bucket/a.wav", "reading it needs an optional package (Install s3fs to access S3)"),
+        (
+            "aiohttp",
+            "https://host/a.wav",
+            "reading it needs an optional package (HTTPFileSystem requires ",
+        ),
+        ("-", "gopher://host/a.wav", "nothing reads gopher:// here"),
+    ],
+)
+def test_urls_that_nothing_here_can_read(make, here, run_python, absent, url, reason):
+    """A corpus of nothing but error rows would be no help."""
+    pytest.importorskip("fsspec")
+    make("x.csv", text=f"path\na.wav\n{url}\n")
     script = """
 import os, sys
 os.chdir(sys.argv[1])
-sys.modules["fsspec"] = None  # what a missing package looks like
+sys.modules[sys.argv[2]] = None  # what a missing package looks like
 from melcodec.errors import MelcodecError
 from melcodec.manifests.build import find_utterances
 try:
@@ -133,10 +153,9 @@ try:
 except MelcodecError as error:
     print(error.message, error.hint, sep="\\n")
 """
-    assert run_python(script, here).splitlines() == [
-        "x.csv, line 2: s3://bucket/a/1.wav: reading from a URL needs an optional package",
-        "pip install 'melcodec[remote]'",
-    ]
+    message, hint = run_python(script, here, absent).splitlines()
+    assert message.startswith(f"x.csv, line 3: {url}: {reason}")
+    assert hint == ("None" if absent == "-" else "pip install 'melcodec[remote]'")
 
 
 @pytest.mark.parametrize(("suffix", "mark"), [("csv", ","), ("csv", ";"), ("tsv", "\t"), ("txt", "|"), ("csv", "|")])
@@ -253,6 +272,15 @@ def test_bad_lines_of_kaldi(make, refusal, here, line, message):
     make("wav.scp", text=f"u1 a.wav\n{line}\n")
     assert refusal("wav.scp").message == f"wav.scp, line 2: {message}"
     assert not (here / "ran.wav").exists()
+
+
+def test_how_many_lines_are_commands(make, refusal):
+    make("wav.scp", text="u1 a.wav\nu2 sox a.wav - |\nu3 b.wav\nu4 |cat\n")
+    assert refusal("wav.scp").message == "wav.scp, line 2: 'u2' is a command, as is 1 more; none is ever run"
+    make("wav.scp", text="u2 sox a.wav - |\n" + "".join(f"v{i} cat {i}.wav |\n" for i in range(70)))
+    error = refusal("wav.scp")
+    assert error.message == "wav.scp, line 1: 'u2' is a command, as are 70 more; none is ever run"
+    assert error.hint == "write what it prints to a file and list that, or leave its line out"
 
 
 @pytest.mark.parametrize("name", ["cuts.jsonl", "cuts.jsonl.gz"])
