@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from melcodec.chunking import windows
 from melcodec.errors import MelcodecError
+
+if TYPE_CHECKING:
+    from torchaudio.transforms import Resample
 
 LOWPASS_FILTER_WIDTH = 6  # torchaudio's defaults, which XTTS uses
 ROLLOFF = 0.99
@@ -47,14 +52,22 @@ def resample_blocks(blocks: Iterable[np.ndarray], source_rate: int, target_rate:
     return _resampled(blocks, orig, new, width)
 
 
+@lru_cache(maxsize=4)  # computing the filter takes longer than using it on some seconds
+def _resampler(orig: int, new: int) -> Resample:
+    import torch
+    from torchaudio.transforms import Resample
+
+    return Resample(orig, new, dtype=torch.float32)  # in which torchaudio.functional.resample computes it, too
+
+
 def _resampled(blocks: Iterable[np.ndarray], orig: int, new: int, width: int) -> Iterator[np.ndarray]:
     import torch
-    from torchaudio.functional import resample
 
     from melcodec.devices import exact_float32
 
+    resample = _resampler(orig, new)
     for chunk, samples in windows(blocks, max(1, BLOCK_SAMPLES // orig), width, orig):
         wave = torch.from_numpy(np.ascontiguousarray(samples))
         with exact_float32(wave.device):
-            out = resample(wave, orig, new).numpy()
+            out = resample(wave).numpy()
         yield out[chunk.kept.start * new : chunk.kept.stop * new]
