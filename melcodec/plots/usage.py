@@ -47,7 +47,8 @@ def plot_usage(counts: np.ndarray, title: str | None = None) -> Figure:
     axes = figure.add_subplot()
     share = np.sort(counts[counts > 0])[::-1] / total * 100
     rank = np.arange(1, used + 1)
-    axes.fill_between(rank, share, share.min(initial=100) / 2, step="mid", color=BLUE, alpha=0.25, linewidth=0)
+    bottom = min(share.min(initial=100), 100 / len(counts)) / 2
+    axes.fill_between(rank, share, bottom, step="mid", color=BLUE, alpha=0.25, linewidth=0)
     axes.step(rank, share, where="mid", color=BLUE, label=f"{used:,} of {len(counts):,} codes occur")
     perplexity = perplexities(counts[None])[0]
     axes.axhline(100 / len(counts), color=BLACK, linestyle="--", linewidth=1, label=f"even use of all {len(counts):,}")
@@ -55,7 +56,7 @@ def plot_usage(counts: np.ndarray, title: str | None = None) -> Figure:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(0.9, len(counts) * 1.1)
-    axes.set_ylim(bottom=min(share.min(initial=100), 100 / len(counts)) / 2)
+    axes.set_ylim(bottom=bottom)
     axes.set_xlabel("Rank of the code")
     axes.set_ylabel("Share of all codes (%)")
     plain_numbers(axes.xaxis)
