@@ -44,6 +44,8 @@ bench: $(VENV)/developing
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/long_file.py
 	$(BIN)/python benchmarks/vocoder.py
+	$(BIN)/python benchmarks/preprocess.py
+	$(BIN)/python benchmarks/store.py
 
 wheel: $(VENV)/developing
 	$(BIN)/python -m build --wheel --no-isolation

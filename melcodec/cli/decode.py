@@ -97,7 +97,7 @@ def decode(
 def refuse_stores(inputs: list[Path]) -> None:
     """Say what to do with a folder of melcodec preprocess, which holds no codes files."""
     for folder in inputs:
-        if (folder / "run.json").is_file():  # formats.store would say it, too, but imports pyarrow, which takes a while
+        if folder.is_dir() and (folder / "run.json").is_file():  # formats.store would import pyarrow
             raise MelcodecError(
                 f"{folder}: a folder of melcodec preprocess",
                 "decode one utterance with --id, or all of what melcodec corpus export --to npy makes of it",

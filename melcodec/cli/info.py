@@ -58,7 +58,7 @@ def describe(file: str) -> dict[str, Any]:
             f"{path}: is a PyTorch file, which info does not open", "XTTS weights come in with melcodec import-xtts"
         )
     for name, hint in FOLDERS.items():
-        if (path / name).is_file():
+        if path.is_dir() and (path / name).is_file():
             raise MelcodecError(f"{path}: is a folder that melcodec wrote; info is for files", hint.format(path))
     return describe_audio(path)
 

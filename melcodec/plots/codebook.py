@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -195,7 +196,9 @@ def _explain_sizes(axes: Axes, times_even: np.ndarray) -> None:
 def _umap(vectors: np.ndarray) -> np.ndarray:
     """Vectors (K, D) -> (K, 2) in which neighbours stay neighbours."""
     try:
-        umap = importlib.import_module("umap")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it would like TensorFlow, too
+            umap = importlib.import_module("umap")
     except ImportError:
         raise MelcodecError("UMAP needs an optional package", "pip install umap-learn, or leave out --umap") from None
     neighbours = min(15, len(vectors) - 1)
