@@ -6,9 +6,10 @@ A corpus of flac files is written from the example clips, cut into utterances of
 
 * one core: decoding; decoding and mels; the bare encoder on mels in memory, in the job's own batches;
 * the job with one worker on one core, and with two workers on two cores, from its first task to its last part;
+* with ``tiny-size``, whose encoder costs nearly nothing, as beside a GPU: what is reached of decoding and mels on two cores;
 * memory: the largest worker for this corpus, and for one ten times as long (--memory).
 
-``xtts-size`` is an untrained model of XTTS's size; weights do not change the speed. Rates are seconds of sound per second.
+``xtts-size`` and ``tiny-size`` are untrained; weights do not change the speed. Rates are seconds of sound per second.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +43,8 @@ from melcodec.corpus.driver import Job, Listener, preprocess
 from melcodec.manifests.build import find_utterances
 
 if __name__ == "__main__":
-    sources, folder, checkpoint, workers = sys.argv[1:]
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(workers)])
+    sources, folder, checkpoint, workers, cores = sys.argv[1:]
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
     last = []
     job = Job(checkpoint, device="cpu", workers=int(workers))
     summary = preprocess(find_utterances([sources]), Path(folder), job, Listener(progress=lambda now: last.append(now)))
@@ -66,13 +68,15 @@ def write_corpus(folder: Path, minutes: float) -> None:
         left, index = left - seconds, index + 1
 
 
-def xtts_size(path: Path) -> Path:
-    """An untrained checkpoint of XTTS's size."""
-    from melcodec.config import load_preset, xtts_mel_norms
+def untrained(path: Path, tiny: bool) -> Path:
+    """An untrained checkpoint of XTTS's size, or one that is as good as nothing."""
+    from melcodec.config import ConvConfig, EMAConfig, ModelConfig, load_preset, xtts_mel_norms
     from melcodec.formats.checkpoint import from_model, save_checkpoint
     from melcodec.vqvae import build_vqvae
 
     config = load_preset("xtts").model
+    if tiny:
+        config = ModelConfig(backbone=ConvConfig(hidden=16), quantizer=EMAConfig(dim=8, codebook_size=32))
     torch.manual_seed(0)
     save_checkpoint(path, from_model(build_vqvae(config), config, xtts_mel_norms(), {"source": "benchmark"}))
     return path
@@ -94,8 +98,8 @@ def bare_encoder(codec: Codec, mels: list[torch.Tensor]) -> None:
         codec.encode_mel(batch, lengths)
 
 
-def job(folder: Path, out: Path, checkpoint: str, workers: int) -> dict[str, float]:
-    command = [sys.executable, "-c", JOB, str(folder), str(out), checkpoint, str(workers)]
+def job(folder: Path, out: Path, checkpoint: str, workers: int, cores: int) -> dict[str, float]:
+    command = [sys.executable, "-c", JOB, str(folder), str(out), checkpoint, str(workers), str(cores)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -117,6 +121,15 @@ def one_core(folder: Path, checkpoint: str) -> tuple[float, float, float]:
     return decoding, both, bare
 
 
+def on_two_cores(folder: Path, checkpoint: str) -> float:
+    """Rate of decoding and mels by two threads."""
+    codec = Codec.from_pretrained(checkpoint, "cpu")
+    paths = find_audio(folder)
+    seconds = sum(soundfile.info(str(path)).duration for path in paths)
+    with ThreadPoolExecutor(2) as pool:
+        return rate(seconds, lambda: list(pool.map(lambda path: codec.mel(load(path, RATE)), paths)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
@@ -126,11 +139,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         checkpoint = options.checkpoint
-        if checkpoint == "xtts-size":
-            checkpoint = str(xtts_size(root / "xtts.safetensors"))
+        tiny = checkpoint == "tiny-size"
+        if checkpoint in ("xtts-size", "tiny-size"):
+            checkpoint = str(untrained(root / "untrained.safetensors", tiny))
         write_corpus(root / "corpus", options.minutes)
         decoding, both, bare = one_core(root / "corpus", checkpoint)
-        one, two = (job(root / "corpus", root / f"codes{workers}", checkpoint, workers) for workers in (1, 2))
+        one, two = (job(root / "corpus", root / f"codes{workers}", checkpoint, workers, workers) for workers in (1, 2))
         same = all(
             path.read_bytes() == (root / "codes2/parts" / path.name).read_bytes() for path in (root / "codes1/parts").iterdir()
         )
@@ -143,10 +157,16 @@ def main() -> None:
         )
         print(f"job, one worker on one core   {one['rate']:8.0f}x   {words}")
         print(f"job, two workers on two cores {two['rate']:8.0f}x   {two['rate'] / one['rate']:.2f} times one worker")
+        if tiny:
+            ceiling = on_two_cores(root / "corpus", checkpoint)
+            shared = job(root / "corpus", root / "codes1on2", checkpoint, 1, 2)
+            print(f"two cores, decoding and mels  {ceiling:8.0f}x")
+            print(f"job, one worker on two cores  {shared['rate']:8.0f}x   {shared['rate'] / ceiling:.0%} of that")
+            print(f"job, two workers on two cores {two['rate']:8.0f}x   {two['rate'] / ceiling:.0%} of that")
         print(f"the same bytes: {same}; load average before: {LOAD:.1f}")
         if options.memory:
             write_corpus(root / "long", 10 * options.minutes)
-            long = job(root / "long", root / "codes10", checkpoint, 2)
+            long = job(root / "long", root / "codes10", checkpoint, 2, 2)
             print(f"largest process: {two['peak']:.0f} MiB, {long['peak']:.0f} MiB for ten times as much")
 
 

@@ -43,7 +43,7 @@ Sources = Annotated[
     list[str],
     typer.Argument(help="Folders, audio files, quoted patterns, JSONL, CSV, wav.scp, cuts or tar files.", show_default=False),
 ]
-Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 takes every core, or one per GPU.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 takes every core, or two per GPU.")]
 EngineName = Annotated[Engine, typer.Option(help="Processes of this machine, or actors of a Ray cluster.")]
 Address = Annotated[str, typer.Option(help="Of the Ray cluster: auto, local or HOST:PORT.")]
 UnitSize = Annotated[int, typer.Option(min=0, help="Utterances per part; 0: about a thousand, fewer if the corpus is small.")]

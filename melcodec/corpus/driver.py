@@ -22,7 +22,7 @@ from melcodec.corpus.progress import Meter, Snapshot
 from melcodec.corpus.quarantine import ATTEMPTS, Case
 from melcodec.corpus.reading import Rules
 from melcodec.corpus.retry import begin_retry, end_retry
-from melcodec.corpus.tasks import Event, Executor, Finished, Lost, Setup, Task
+from melcodec.corpus.tasks import WORKERS_PER_GPU, Event, Executor, Finished, Lost, Setup, Task
 from melcodec.errors import MelcodecError
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 from melcodec.formats.store import part_name
@@ -40,7 +40,7 @@ class Job:
 
     Args:
         device: auto, cpu, cuda, cuda:N or mps.
-        workers: processes; 0: one per core, or per GPU.
+        workers: processes; 0: one per core, or two per GPU.
         engine: ``embedded`` or ``ray``; ``address`` is that of the Ray cluster.
         unit_size: utterances per unit; 0: as fits the corpus.
         unit_timeout: seconds that a unit may take; one of more than four hours of sound may take more.
@@ -226,7 +226,8 @@ def _setups(setup: Setup, workers: int, units: int) -> Iterable[Setup]:
     if device.type == "cuda" and device.index is None:
         devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(workers or (cores if device.type == "cpu" else len(devices)), units)
+    usual = {"cpu": cores, "cuda": WORKERS_PER_GPU * len(devices)}.get(device.type, 1)
+    count = min(workers or usual, units)
     for number in range(count):
         yield replace(setup, device=devices[number % len(devices)], threads=max(1, cores // count))
 

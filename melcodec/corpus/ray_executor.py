@@ -15,12 +15,12 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from melcodec.corpus.tasks import Advanced, Event, Finished, Lost, Setup, Task, Worker
+from melcodec.corpus.tasks import WORKERS_PER_GPU, Advanced, Event, Finished, Lost, Setup, Task, Worker
 from melcodec.errors import MelcodecError, from_os
 
 STARTS = 3  # deaths before the first task that are not chance
 PATIENCE = 60.0  # seconds without any worker before the user hears of it
-GPU_CORES = 8  # at most, that decode for one GPU
+GPU_CORES = 8  # at most, that decode for one worker with a GPU
 HOST_AND_PORT = re.compile(r"(?:ray://)?\[?(.+?)\]?:(\d{1,5})")
 ANSWER_SECONDS = 5.0  # that a cluster has to take a connection; Ray itself asks for a minute and more
 
@@ -51,7 +51,7 @@ class RayExecutor:
     Args:
         setup: of every worker; its device and threads are found here.
         address: ``auto``, ``local`` or that of a cluster.
-        workers: at most; 0: as many as the cluster has cores, less one, or GPUs.
+        workers: at most; 0: as many as the cluster has cores, less one, or two for each GPU.
         units: there is no use for more workers.
     """
 
@@ -66,12 +66,13 @@ class RayExecutor:
         if on_gpu and not gpus:
             self.close()
             raise MelcodecError(f"--device {setup.device}: the cluster has no GPU", "use --device cpu")
-        most = gpus if on_gpu else max(1, cores - 1)  # Ray's own work needs a place, or everything waits for everything
+        # Ray's own work needs a core, or everything waits for everything
+        most = WORKERS_PER_GPU * gpus if on_gpu else max(1, cores - 1)
         if workers > most:
             say(_too_many(workers, most, cores, on_gpu))
-        threads = max(1, min(GPU_CORES, (cores - 1) // gpus)) if on_gpu else 1
+        threads = max(1, min(GPU_CORES, (cores - 1) // most)) if on_gpu else 1
         setup = replace(setup, device="cuda" if on_gpu else "cpu", threads=threads)
-        options = {"num_cpus": threads, "num_gpus": int(on_gpu), "max_restarts": 0, "max_task_retries": 0}
+        options = {"num_cpus": threads, "num_gpus": on_gpu / WORKERS_PER_GPU, "max_restarts": 0, "max_task_retries": 0}
         actor = self.ray.remote(**options)(_Actor)
         self.begun: list[Advanced] = []
         self.say, self.waiting_since = say, time.monotonic()
@@ -126,7 +127,9 @@ class RayExecutor:
 
 
 def _too_many(workers: int, most: int, cores: int, on_gpu: bool) -> str:
-    have = _counted(most, "GPU") if on_gpu else f"{_counted(cores, 'core')}, of which Ray itself needs one"
+    have = f"{_counted(cores, 'core')}, of which Ray itself needs one"
+    if on_gpu:
+        have = f"{_counted(most // WORKERS_PER_GPU, 'GPU')}, for two workers each"
     return f"{workers} workers do not fit: the cluster has {have}; {most} {'is' if most == 1 else 'are'} used"
 
 

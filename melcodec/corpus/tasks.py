@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from melcodec.corpus.unit import Report
 
 MAX_READERS = 16  # threads that decode for one worker
+WORKERS_PER_GPU = 2  # while one reads its next unit and writes its last, the other encodes
 CUDA_BATCHES = 8  # times as many frames in a batch as on a CPU
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from melcodec.corpus import driver, finalize, spec
 from melcodec.corpus.driver import Job, Listener, preprocess
@@ -341,6 +342,19 @@ def test_workers_share_the_cores(job, tmp_path, monkeypatch):
     threads = {workers: [one.threads for one in driver._setups(setup, workers, 100)] for workers in (0, 1, 3, 16)}
     assert threads == {0: [1] * 8, 1: [8], 3: [2] * 3, 16: [1] * 16}
     assert len(list(driver._setups(setup, 0, units=3))) == 3
+
+
+def test_two_workers_share_a_gpu(monkeypatch):
+    """So that one encodes while the other reads and writes."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("melcodec.devices.find_device", torch.device)
+    setup = driver.Setup("tiny", "cuda", 1, "codes", {})
+    assert [one.device for one in driver._setups(setup, 0, 100)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert [one.threads for one in driver._setups(setup, 0, 100)] == [2] * 4
+    one_of_them = replace(setup, device="cuda:1")
+    assert [one.device for one in driver._setups(one_of_them, 0, 100)] == ["cuda:1", "cuda:1"]
+    assert [one.device for one in driver._setups(one_of_them, 1, 100)] == ["cuda:1"]
 
 
 # Reconciling.

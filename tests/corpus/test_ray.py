@@ -126,8 +126,8 @@ def test_somebody_at_an_address_is_left_to_ray():
         ((2, 1, 2, False), "2 workers do not fit: the cluster has 2 cores, of which Ray itself needs one; 1 is used"),
         ((9, 7, 8, False), "9 workers do not fit: the cluster has 8 cores, of which Ray itself needs one; 7 are used"),
         ((2, 1, 1, False), "2 workers do not fit: the cluster has 1 core, of which Ray itself needs one; 1 is used"),
-        ((2, 1, 8, True), "2 workers do not fit: the cluster has 1 GPU; 1 is used"),
-        ((5, 4, 8, True), "5 workers do not fit: the cluster has 4 GPUs; 4 are used"),
+        ((3, 2, 8, True), "3 workers do not fit: the cluster has 1 GPU, for two workers each; 2 are used"),
+        ((9, 8, 8, True), "9 workers do not fit: the cluster has 4 GPUs, for two workers each; 8 are used"),
     ],
 )
 def test_more_workers_than_fit(counts, words):
