@@ -48,7 +48,7 @@ def plot_codebook(
 
     codec = Codec.from_pretrained(checkpoint, device)
     embed = codec.model.codebook.embed.T.cpu().numpy()
-    title, counts, left_out = title_of(checkpoint), None, dict[Path, str]()
+    title, counts, left_out = title_of(checkpoint), None, dict[Path, MelcodecError]()
     if data:
         files = find_speech(data)
         with progress("counting") as update:
@@ -129,12 +129,12 @@ def plot_training(runs: Runs, output: options.Output, overwrite: options.Overwri
     say(f"{output}: {said}")
 
 
-def name_left_out(left_out: Mapping[Path, str]) -> None:
+def name_left_out(left_out: Mapping[Path, MelcodecError]) -> None:
     """Say which files the picture is without; the exit status is then 1."""
     if left_out:
         say(f"{len(left_out)} left out:")
         for reason in left_out.values():
-            say(f"  {reason}")
+            say(f"  {reason.message}")
         raise typer.Exit(1)
 
 

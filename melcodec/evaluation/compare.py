@@ -57,7 +57,7 @@ class BookAgreement:
             the other, over codes that both halves have.
         covered: the share of codes that ``matched`` is about.
         drift: Jensen-Shannon divergence of the usages, in bits, 0 to 1.
-        matching: the renumbering (K,): new numbers of A's codes, -1 for those that A never used.
+        matching: the renumbering (K,): new numbers of A's codes, -1 for those that A never used or B has no number left for.
     """
 
     exact: float

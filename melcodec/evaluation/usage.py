@@ -49,7 +49,7 @@ class Counted:
     """How often each code occurs: (Q K,), codebook after codebook; ``left_out``: files that cannot be read, and why."""
 
     counts: np.ndarray
-    left_out: dict[Path, str]
+    left_out: dict[Path, MelcodecError]
 
 
 def count_codes(files: Sequence[Path], open_codec: Callable[[], Codec], update: Update) -> Counted:
@@ -63,7 +63,7 @@ def count_codes(files: Sequence[Path], open_codec: Callable[[], Codec], update: 
         MelcodecError: no file can be read, a damaged store, or codes of different checkpoints.
     """
     totals: dict[int, np.ndarray] = {}  # by codebook; as long as the largest code so far
-    left_out: dict[Path, str] = {}
+    left_out: dict[Path, MelcodecError] = {}
     size, made_by = 0, ""
     for index, path in enumerate(files, start=1):
         for codes in read_codes(path, open_codec, left_out):
@@ -78,20 +78,22 @@ def count_codes(files: Sequence[Path], open_codec: Callable[[], Codec], update: 
                 totals[book] = _added(totals.get(book, np.zeros(0, np.int64)), np.bincount(row))
         update(index, len(files))
     if not totals:
-        raise MelcodecError(next(iter(left_out.values()), f"{files[0]}: holds no codes"))
+        raise next(iter(left_out.values()), MelcodecError(f"{files[0]}: holds no codes"))
     size = size or open_codec().codebook_size
     if (largest := max(map(len, totals.values()))) > size:
         raise MelcodecError(f"code {largest - 1} is none of a codebook of {size}", "give the checkpoint with --checkpoint")
     return Counted(np.concatenate([_added(np.zeros(size, np.int64), totals[book]) for book in sorted(totals)]), left_out)
 
 
-def read_codes(path: Path, open_codec: Callable[[], Codec], left_out: dict[Path, str]) -> Iterator[Codes]:
+def read_codes(path: Path, open_codec: Callable[[], Codec], left_out: dict[Path, MelcodecError]) -> Iterator[Codes]:
     """The codes of one file, or of every utterance of a store; why there are none goes to ``left_out``."""
     if not is_store(path):
+        stored = path.suffix.lower() in SUFFIXES
+        codec = None if stored else open_codec()  # what is wrong with a checkpoint is no fault of the file's
         try:
-            yield load_codes(path) if path.suffix.lower() in SUFFIXES else open_codec().encode_file(path)
+            yield codec.encode_file(path) if codec else load_codes(path)
         except MelcodecError as error:
-            left_out[path] = error.message
+            left_out[path] = error
         return
     spec = read_spec(path)
     for part in parts(path):

@@ -63,9 +63,10 @@ def limits(report: Report) -> list[str]:
     name = next((name for name in BEST if all(name in systems.get(system, {}) for system in (MEL, UNQUANTIZED, CODES))), None)
     if name is None:
         return []
-    found = [systems[system][name] for system in (MEL, UNQUANTIZED, CODES)]
-    if len({item.count for item in found}) > 1:
+    compared = [system for system in report.systems if system.name in (MEL, UNQUANTIZED, CODES)]
+    if any(system.absent.get(name) != compared[0].absent.get(name) for system in compared):
         return []  # means over different files have no difference
+    found = [systems[system][name] for system in (MEL, UNQUANTIZED, CODES)]
     ceiling, network, codes = (item.mean for item in found)
     losses = {"the vocoder": BEST[name] - ceiling, "the network": ceiling - network, "quantising": network - codes}
     worst = max(losses, key=lambda part: losses[part])

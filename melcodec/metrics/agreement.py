@@ -42,9 +42,9 @@ def held_out_agreement(first: np.ndarray, second: np.ndarray) -> tuple[float, fl
     """
     right = known = 0
     for learned, tested in ((first, second), (second, first)):
-        matching = best_matching(learned)
-        seen = np.flatnonzero((matching >= 0) & (learned.sum(1) > 0))
-        renumbered, same = tested[seen, matching[seen]].sum(), np.diagonal(tested)[seen[seen < min(tested.shape)]].sum()
+        matching, seen = best_matching(learned), np.flatnonzero(learned.sum(1))
+        kept = seen[matching[seen] >= 0]  # where K' is smaller, some codes have no number left: they do not agree
+        renumbered, same = tested[kept, matching[kept]].sum(), np.diagonal(tested)[seen[seen < min(tested.shape)]].sum()
         right += int(max(renumbered, same))  # to leave the numbers as they are is a renumbering, too
         known += int(tested[seen].sum())
     return right / max(known, 1), known / max(int(first.sum() + second.sum()), 1)

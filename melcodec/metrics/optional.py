@@ -30,7 +30,7 @@ def optional(package: str) -> Any:
         warnings.simplefilter("ignore")
         try:
             return importlib.import_module(package)
-        except ImportError as error:
+        except Exception as error:  # a wheel that does not fit raises what it likes: AttributeError, OSError ...
             if is_installed(package.partition(".")[0]):
                 hint = f"pip install --force-reinstall --no-deps {package}, or see what it misses"
                 raise MelcodecError(

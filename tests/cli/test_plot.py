@@ -369,6 +369,10 @@ def test_a_bad_file_is_left_out_and_named(words, cli, tmp_path, golden, monkeypa
     assert status == 1
     assert "1 left out:\n  in/bad.wav: not readable as audio" in err
     assert (tmp_path / "x.png").stat().st_size > 1000
+    if words == ("usage",):
+        status, _, err = cli("plot", *words, "in", "-o", "y.png", "--checkpoint", "nosuch")
+        assert (status, "left out" in err) == (1, False)
+        assert err.startswith("error: nosuch: no such checkpoint")
     (tmp_path / "in" / "good.wav").unlink()
     status, _, err = cli("plot", *words, "in", "-o", "y.png")
     assert (status, (tmp_path / "y.png").exists()) == (1, False)

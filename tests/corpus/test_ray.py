@@ -68,13 +68,16 @@ def parts(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_node_dies_and_the_bytes_are_those_of_one_machine(on_ray, corpus, utterances, tiny_checkpoint, tmp_path):
-    ended = on_ray("cluster", corpus, tmp_path / "ray")
-    assert ended["summary"]["ok"] == 24
-    killed = ended["said"].index("a node is killed")
-    assert any("its process or its node died" in line for line in ended["said"][killed:])
     job = Job(str(tiny_checkpoint), device="cpu", workers=1, unit_size=2)
     preprocess(utterances(corpus), tmp_path / "embedded", job, Listener(print))
-    assert parts(tmp_path / "ray") == parts(tmp_path / "embedded")
+    for attempt in range(3):  # until it was at work when it died: on a busy machine its worker may not have begun
+        ended = on_ray("cluster", corpus, tmp_path / f"ray{attempt}")
+        assert ended["summary"]["ok"] == 24
+        assert parts(tmp_path / f"ray{attempt}") == parts(tmp_path / "embedded")
+        killed = ended["said"].index("a node is killed")
+        if any("its process or its node died" in line for line in ended["said"][killed:]):
+            return
+    pytest.fail("the node that was killed never had work")
 
 
 def test_what_kills_or_hangs_is_found(on_ray, corpus, tmp_path, landmine):

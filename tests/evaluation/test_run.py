@@ -17,7 +17,8 @@ from melcodec.errors import MelcodecError
 from melcodec.evaluation import run as running
 from melcodec.evaluation import workers
 from melcodec.evaluation.run import EvaluationSettings, Listener, evaluate
-from melcodec.evaluation.words import summary, table
+from melcodec.evaluation.words import limits, summary, table
+from melcodec.metrics.statistics import Estimate
 
 EVALUATE = """
 import sys
@@ -190,6 +191,27 @@ def test_figures_over_fewer_files_say_so(here, corpus, tmp_path, settings):
     assert {system.means["si_sdr"].count for system in report.systems if "si_sdr" in system.means} == {6}
     line = next(line for line in table(report) if line.startswith("SI-SDR"))
     assert line.count("(6)") == len([system for system in report.systems if "si_sdr" in system.means]) > 2
+
+
+def test_what_limits_is_said_over_the_same_files_only(evaluated):
+    report, _ = evaluated
+    systems = {system.name: system for system in report.systems}
+
+    def said(**absent):
+        means = {"unquantized": 0.8, "mel": 0.95, "codes": 0.7}
+        changed = [
+            replace(
+                systems[name], means={"stoi": Estimate(mean, None, None, 5)}, absent={"stoi": {absent.get(name, "silent"): 1}}
+            )
+            for name, mean in means.items()
+        ]
+        return limits(replace(report, systems=changed))
+
+    assert said() == [
+        "Of STOI, over 5 files, 0.300 are lost on the way: the vocoder 0.050, the network 0.150, quantising 0.100. "
+        "What limits most is the network."
+    ]
+    assert said(mel="the output is silent") == []
 
 
 def test_without_any_figure_there_is_still_a_report(here, tmp_path, settings):

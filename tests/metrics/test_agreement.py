@@ -53,6 +53,15 @@ def test_what_chance_makes_agree_does_not_count():
     assert 0.1 < covered < 0.3
 
 
+def test_codes_that_were_merged_do_not_agree():
+    """Half of them have no number of their own in the smaller codebook."""
+    before = np.random.default_rng(0).integers(0, 64, 20_000)
+    halves = [confusion(before[half], before[half] // 2, 64, 32) for half in (slice(10_000), slice(10_000, None))]
+    agreement, covered = held_out_agreement(*halves)
+    assert agreement == pytest.approx(0.5, abs=0.05)
+    assert covered == 1
+
+
 def test_halves_with_nothing_in_common_tell_nothing():
     assert held_out_agreement(confusion([0], [1], 2, 2), confusion([1], [0], 2, 2)) == (0, 0)
 

@@ -23,11 +23,14 @@ def test_what_is_not_is_named_with_the_line_that_installs_it(monkeypatch):
 
 
 def test_a_package_that_does_not_import_says_why(monkeypatch, tmp_path):
+    (tmp_path / "elsewhere.py").write_text("import os\nos.no_such_thing")
     (tmp_path / "halfway.py").write_text("import not_to_be_found")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(MelcodecError, match="installed but does not import: No module named 'not_to_be_found'") as caught:
         optional("halfway")
     assert "--force-reinstall --no-deps halfway" in caught.value.hint
+    with pytest.raises(MelcodecError, match="installed but does not import: module 'os' has no attribute"):
+        optional("elsewhere")
 
 
 def test_deprecations_of_others_are_passed_over(monkeypatch, tmp_path):
