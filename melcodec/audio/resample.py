@@ -65,9 +65,9 @@ def _resampled(blocks: Iterable[np.ndarray], orig: int, new: int, width: int) ->
 
     from melcodec.devices import exact_float32
 
-    resample = _resampler(orig, new)
     for chunk, samples in windows(blocks, max(1, BLOCK_SAMPLES // orig), width, orig):
         wave = torch.from_numpy(np.ascontiguousarray(samples))
-        with exact_float32(wave.device):
-            out = resample(wave).numpy()
+        # torchaudio puts the filter, and an index that it uses, on the default device, which need not be the CPU
+        with exact_float32(wave.device), wave.device:
+            out = _resampler(orig, new)(wave).numpy()
         yield out[chunk.kept.start * new : chunk.kept.stop * new]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,21 +11,29 @@ import numpy as np
 
 from melcodec.audio.decoders import AudioInfo
 from melcodec.audio.io import Span, open_blocks
+from melcodec.audio.sources import named
 from melcodec.errors import MelcodecError, from_os
 from melcodec.formats.store import OK
 from melcodec.manifests.base import Utterance
 
 # a wave that never reaches one step of 16 bits, -90 dB of full scale, is silent
 SILENT_PEAK = 2.0**-15
-# What audio.io says, and what it is called here. The first that fits; anything else is unreadable.
+# How what audio.io says begins, after the name of the file, and what it is called here; anything else is unreadable.
 REASONS = (
-    ("NaN or infinity", "nan"),
-    ("holds no samples", "too-short"),
-    ("damaged after", "truncated"),
-    ("damaged before", "truncated"),
-    (": truncated:", "truncated"),
-    ("lies past the end", "truncated"),
+    (r"NaN or infinity", "nan"),
+    (r"(the stretch .*)?holds no samples", "too-short"),
+    (r"damaged (after|before)", "truncated"),
+    (r"truncated:", "truncated"),
+    (r"the stretch .* lies past the end", "truncated"),
 )
+
+
+class UnheardError(MelcodecError):
+    """An utterance cannot be heard, or not to its end; ``status`` is the reason's name."""
+
+    def __init__(self, message: str, hint: str | None = None, status: str = "unreadable") -> None:
+        super().__init__(message, hint)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ def opened(utterance: Utterance, sample_rate: int, cut: str = "") -> Iterator[Ta
     """
     span = Span(utterance.start, utterance.duration)
     with ExitStack() as stack:
-        with _decoding(utterance.path):
+        with _decoding(named(utterance.path, utterance.member)):
             sound = open_blocks(utterance.path, sample_rate, span, utterance.member, keep=bool(cut))
             info, blocks = stack.enter_context(sound)
         yield Tape(info, iter(blocks), cut)
@@ -89,15 +98,25 @@ def opened(utterance: Utterance, sample_rate: int, cut: str = "") -> Iterator[Ta
 
 def reason(error: MelcodecError) -> str:
     """The status that stands for ``error``."""
-    return next((status for words, status in REASONS if words in error.message), "unreadable")
+    return error.status if isinstance(error, UnheardError) else "unreadable"
+
+
+def _status(message: str, name: str) -> str:
+    """The status that stands for a decoder's ``message`` about ``name``, whose folders may be called anything."""
+    said = message.removeprefix(f"{name}: ")
+    if said == message:
+        return "unreadable"
+    return next((status for words, status in REASONS if re.match(words, said)), "unreadable")
 
 
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
-    """A block in which every exception is the file's fault, and becomes MelcodecError."""
+    """A block in which every exception is the fault of the file ``name``, and becomes MelcodecError."""
     try:
         yield
-    except (MelcodecError, MemoryError):
+    except MelcodecError as error:
+        raise UnheardError(error.message, error.hint, _status(error.message, name)) from None
+    except MemoryError:
         raise
     except OSError as error:  # such as a folder that lists its files but does not let them be opened
         raise from_os(error) from None

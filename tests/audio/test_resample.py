@@ -75,3 +75,15 @@ def test_it_streams(wav):
 def test_rates_without_a_simple_ratio_are_refused_at_once(source_rate, target_rate):
     with pytest.raises(MelcodecError, match=f"{source_rate} Hz has no simple ratio to {target_rate} Hz"):
         resample_blocks([], source_rate, target_rate)
+
+
+def test_the_default_device_does_not_matter(wav):
+    expected = one_pass(wav, 48_000, 22_050)
+    module._resampler.cache_clear()
+    torch.set_default_device("meta")
+    try:
+        out = np.concatenate(list(resample_blocks([wav], 48_000, 22_050)))
+    finally:
+        torch.set_default_device(None)
+        module._resampler.cache_clear()
+    np.testing.assert_allclose(out, expected, atol=1e-6, rtol=0)

@@ -77,6 +77,16 @@ def pages(content):
     return ends
 
 
+def checksum(page):
+    """The CRC32 of RFC 3533, bit by bit."""
+    crc = 0
+    for byte in page:
+        crc ^= byte << 24
+        for _ in range(8):
+            crc = (crc << 1) ^ (0x104C11DB7 if crc >> 31 else 0)
+    return crc
+
+
 # ---- what is whole
 
 
@@ -163,8 +173,10 @@ def test_the_last_byte_of_ogg_is_missed_and_so_is_the_next_page(whole, put, name
     entries = content[ends[-3] + 26]
     goes_on = bytearray(content[:before])
     goes_on[table + entries - 1] = 255
-    missing = 255 - content[table + entries - 1]
-    assert "goes on in another" in shortfall(put(name, bytes(goes_on) + bytes(missing)), "OGG", None, 0, "")
+    goes_on += bytes(255 - content[table + entries - 1])
+    goes_on[ends[-3] + 22 : ends[-3] + 26] = bytes(4)
+    goes_on[ends[-3] + 22 : ends[-3] + 26] = checksum(goes_on[ends[-3] :]).to_bytes(4, "little")
+    assert "goes on in another" in shortfall(put(name, bytes(goes_on)), "OGG", None, 0, "")
 
 
 def test_a_long_tag_in_front_of_mp3(whole, put):
@@ -215,6 +227,123 @@ def test_an_open_file_stays_where_it_is(whole):
         file.seek(33)
         assert shortfall(file, kind, 10**9, 0, "")
         assert file.tell() == 33
+
+
+# ---- what the log of libsndfile does not tell
+
+
+def chunk(name, content, order="little"):
+    return name + len(content).to_bytes(4, order) + content + bytes(len(content) % 2)
+
+
+def with_chunks(content, chunks):
+    """A wav or aiff file, with ``chunks`` before its sound."""
+    order, name = ("big", b"SSND") if content[:4] == b"FORM" else ("little", b"data")
+    at = content.index(name)
+    return content[:4] + (len(content) - 8 + len(chunks)).to_bytes(4, order) + content[8:at] + chunks + content[at:]
+
+
+def written(speech, put, kind, **options):
+    path = put(f"whole.{kind}", b"")
+    soundfile.write(path, speech, RATE, format=kind, **options)
+    return path.read_bytes()
+
+
+TWENTY_TAGS = b"INFO" + b"".join(chunk(b"ICMT", b"words and words and " * 5) for _ in range(20))
+COMMENTS = {
+    "twenty tags": ("WAV", chunk(b"LIST", TWENTY_TAGS)),
+    "one comment": ("WAV", chunk(b"LIST", b"INFO" + chunk(b"ICMT", b"words and words and" * 100))),
+    "not English": ("WAV", chunk(b"LIST", b"INFO" + chunk(b"ICMT", "\u8a9e".encode() * 640))),  # 1,920 bytes, fewer letters
+    "wavex": ("WAVEX", chunk(b"LIST", TWENTY_TAGS)),
+    "aiff": ("AIFF", chunk(b"ANNO", b"words and words and" * 120, "big")),
+}
+
+
+@pytest.mark.parametrize("name", COMMENTS)
+def test_comments_that_fill_the_log_hide_nothing(speech, put, name):
+    kind, chunks = COMMENTS[name]
+    content = with_chunks(written(speech, put, kind), chunks)
+    path = put("in.wav", content)
+    with soundfile.SoundFile(path) as file:
+        assert "should be" not in file.extra_info
+        assert len(file.extra_info.encode()) > 2000
+    assert len(load(path, RATE)) == len(speech)
+    assert len(load(put("in.wav", content + b"LIST"), RATE)) == len(speech)
+    sound = 2 * len(speech)
+    for cut in (-2_000, -sound // 2):
+        message = refused(put("in.wav", content[:cut]))
+        assert ": truncated: " in message
+        assert f"promises {sound + 8 * (kind == 'AIFF')} bytes" in message, message
+    # what programs promise that write to a pipe
+    at = content.index(b"SSND" if kind == "AIFF" else b"data") + 4
+    streamed = put("in.wav", content[:at] + b"\x7f\xff\xff\xff"[:: 1 if kind == "AIFF" else -1] + content[at + 4 : -2_000])
+    assert len(load(streamed, RATE)) == len(speech) - 1_000
+
+
+@pytest.mark.parametrize("endian", ["LITTLE", "BIG"])
+def test_wav_of_either_byte_order_is_judged_without_a_log(speech, put, endian):
+    content = written(speech, put, "WAV", endian=endian)
+    assert content[:4] == {"LITTLE": b"RIFF", "BIG": b"RIFX"}[endian]
+    full = "x" * 2_000
+    odd = chunk(b"more", b"odd", endian.lower())
+    content = content[:12] + odd + content[12:]
+    for tag in (b"", b"ID3\x04\0\0\0\0\0\x05hello"):
+        assert shortfall(put("in.wav", tag + content), "WAV", None, 0, full) == ""
+        assert f"{2 * len(speech) - 3_000} are there" in shortfall(put("in.wav", tag + content[:-3_000]), "WAV", None, 0, full)
+    assert shortfall(put("in.wav", content[:-3_000]), "WAV", None, 0, full[1:]) == ""  # a log with room has said it all
+
+
+@pytest.mark.parametrize("kind", ["W64", "RF64"])
+def test_sizes_of_64_bits_are_kept(speech, put, kind):
+    content = written(speech, put, kind)
+    assert len(load(put(f"in.{kind}", content), RATE)) == len(speech)
+    assert len(load(put(f"in.{kind}", content + b"and more"), RATE)) >= len(speech)
+    for cut in (-2_000, -len(speech)):
+        path = put(f"in.{kind}", content[:cut])
+        assert ": truncated: the header promises " + str(2 * len(speech)) in refused(path)
+        assert np.array_equal(kept(path), load(put(f"a.{kind}", content), RATE)[: len(speech) + cut // 2])
+    # more than 32 bits hold, and what programs promise that write to a pipe
+    at = content.index(b"data") + 16 if kind == "W64" else content.index(b"ds64") + 16
+    for promise, told in ((1 << 33, True), ((1 << 63) - 1, False), (0, False)):
+        path = put("in", content[:at] + promise.to_bytes(8, "little") + content[at + 8 :])
+        assert bool(shortfall(path, kind, None, 0, "")) is told, promise
+
+
+@pytest.mark.parametrize("content", [
+    b"",
+    b"RIFF",
+    b"riff" + bytes(60),
+    b"junk    WAVE" + b"data\xff\xff\xff\0",
+    b"RIFF    WAVE" + bytes(8 * 10_000) + b"data\xff\xff\xff\0",  # so many chunks are not looked at
+    b"ID3\x04\0\0\x7f\x7f\x7f\x7f",
+])  # fmt: skip
+def test_chunks_that_lead_nowhere_are_not_judged(put, content):
+    assert shortfall(put("in.w64", content), "W64", None, 0, "") == ""
+    assert shortfall(put("in.w64", b"RIFF    WAVEdata\xff\xff\xff\0"), "W64", None, 0, "")
+
+
+# ---- zeros in place of what is missing
+
+
+@pytest.mark.parametrize("name", OGG)
+@pytest.mark.parametrize("zeros", [1, 100, 300_000])
+def test_ogg_that_zeros_complete_is_cut(whole, put, name, zeros):
+    content, ends = whole[name], pages(whole[name])
+    whole_page = ends[-3]
+    for cut in (ends[-2] - 1_000, *(whole_page + more for more in (400, 28, 27, 26, 20, 4, 3))):
+        assert ": truncated: " in refused(put(name, content[:cut] + bytes(ends[-2] - cut + zeros))), cut - whole_page
+    assert ": truncated: " in refused(put(name, content[:-50] + bytes(50)))
+    # zeros behind a whole page are no loss
+    assert len(load(put(name, content + bytes(zeros)), RATE)) == len(load(put(name, content), RATE))
+    assert len(load(put(name, content[: ends[-2]] + bytes(zeros)), RATE)) > RATE
+
+
+@pytest.mark.parametrize("zeros", [1, 700, 60_000])
+def test_zeros_between_the_tag_and_mp3(whole, put, zeros):
+    tag, content = b"ID3\x04\0\0\0\0\0\x14" + bytes(20), whole["average.mp3"]
+    path = put("in.mp3", tag + bytes(zeros) + content)
+    assert len(load(path, RATE)) == len(load(put("whole.mp3", content), RATE))
+    assert ": truncated: " in refused(put("in.mp3", path.read_bytes()[: -len(content) // 2]))
 
 
 # ---- FLAC, block by block
