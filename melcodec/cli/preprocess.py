@@ -49,7 +49,7 @@ Address = Annotated[str, typer.Option(help="Of the Ray cluster: auto, local or H
 UnitSize = Annotated[int, typer.Option(min=0, help="Utterances per part; 0: about a thousand, fewer if the corpus is small.")]
 UnitTimeout = Annotated[float, typer.Option(min=1, help="Seconds for a unit; more for one of over 4 hours of sound.")]
 MaxFailures = Annotated[str, typer.Option(help="Failures that are still a success: a count, or a share as 0.5%.")]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Do units that hold failures again: the cause may be gone.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Do what failed again: the cause may be gone.")]
 Truncated = Annotated[OnTruncated, typer.Option(help="Truncated files: keep their codes, drop them, or count them as failed.")]
 MinSeconds = Annotated[float, typer.Option(min=0, help="Shorter sound is an error; 0: shorter than 23 ms.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="At the end, one JSON object on stdout.")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from melcodec.corpus.plan import Segment, Unit, extend_plan
 from melcodec.corpus.progress import Meter, Snapshot
 from melcodec.corpus.quarantine import ATTEMPTS, Case
 from melcodec.corpus.reading import Rules
-from melcodec.corpus.retry import begin_retry, end_retry
+from melcodec.corpus.retry import begin_retry, end_retry, resume_retry
 from melcodec.corpus.tasks import WORKERS_PER_GPU, Event, Executor, Finished, Lost, Setup, Task
 from melcodec.errors import MelcodecError
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
@@ -45,7 +45,7 @@ class Job:
         unit_size: utterances per unit; 0: as fits the corpus.
         unit_timeout: seconds that a unit may take; one of more than four hours of sound may take more.
         attempts: how often a unit may kill its worker before it is halved.
-        retry_failed: do units that hold error rows again.
+        retry_failed: do error rows again.
     """
 
     checkpoint: str = DEFAULT_CHECKPOINT
@@ -86,14 +86,13 @@ def preprocess(utterances: Sequence[Utterance], folder: Path, job: Job, listener
         spec = begin_or_resume(folder, wanted, listener.say)
         segments = extend_plan(folder, utterances, job.unit_size, listener.say)
         sweep(folder)
-        if job.retry_failed:
-            _retry(folder, segments, listener.say)
-        meter, todo = _survey(folder, segments, listener.say)
+        retried = _retry(folder, segments, job.retry_failed, listener.say)
+        meter, todo = _survey(folder, segments, retried, listener.say)
         stuck: dict[str, str] = {}
         if todo:
             executor = _executor(job, folder, spec, len(todo), listener.say)
             try:
-                stopped = not _Run(executor, job, listener, meter).run(todo, stuck)
+                stopped = not _Run(executor, job, listener, meter, retried).run(todo, stuck)
             finally:
                 executor.close()
                 sweep(folder)
@@ -107,10 +106,10 @@ def preprocess(utterances: Sequence[Utterance], folder: Path, job: Job, listener
 
 
 class _Run:
-    """Tasks out, events in."""
+    """Tasks out, events in; of the units that are ``retried``, only error rows are made anew."""
 
-    def __init__(self, executor: Executor, job: Job, listener: Listener, meter: Meter) -> None:
-        self.executor, self.job, self.listener, self.meter = executor, job, listener, meter
+    def __init__(self, executor: Executor, job: Job, listener: Listener, meter: Meter, retried: Collection[str]) -> None:
+        self.executor, self.job, self.listener, self.meter, self.retried = executor, job, listener, meter, retried
         self.cases: dict[str, Case] = {}  # of units that are out
         self.again: deque[Task] = deque()
 
@@ -133,8 +132,9 @@ class _Run:
         return True
 
     def _open(self, segment: Segment, number: int) -> Task:
-        case = Case(segment.unit(number), self.job.unit_timeout, self.job.attempts)
-        self.cases[_name(case.unit)] = case
+        name = part_name(segment.number, number)
+        case = Case(segment.unit(number), self.job.unit_timeout, self.job.attempts, name in self.retried)
+        self.cases[name] = case
         return case.first()
 
     def _note(self, event: Event, stuck: dict[str, str]) -> None:
@@ -175,14 +175,25 @@ def _wanted(job: Job) -> dict[str, Any]:
     return run_spec(codec, checkpoint.config.mel, job.checkpoint, job.rules)
 
 
-def _retry(folder: Path, segments: Sequence[Segment], say: Callable[[str], None]) -> None:
-    count = len(begin_retry(folder, segments))
-    if count:
-        say(f"{'1 unit that holds' if count == 1 else f'{count} units that hold'} failures: done again")
+def _retry(folder: Path, segments: Sequence[Segment], wanted: bool, say: Callable[[str], None]) -> set[str]:
+    """Names of the units of which only error rows are to be made anew: by a retry that is ``wanted``, or under way."""
+    if under_way := resume_retry(folder):
+        more = "; run it once more for what failed since" if wanted else ""
+        say(f"going on with the retry that was begun before{more}")
+        return under_way
+    opened = begin_retry(folder, segments) if wanted else []
+    if opened:
+        say(f"{'1 unit that holds' if len(opened) == 1 else f'{len(opened)} units that hold'} failures: done again")
+    elif wanted:
+        say("no unit holds failures")
+    return set(opened)
 
 
-def _survey(folder: Path, segments: Sequence[Segment], say: Callable[[str], None]) -> tuple[Meter, Todo]:
-    """What is done, and what is to do: units without a marker, and those whose part is not what it says."""
+def _survey(folder: Path, segments: Sequence[Segment], retried: set[str], say: Callable[[str], None]) -> tuple[Meter, Todo]:
+    """What is done, and what is to do: units without a marker, and those whose part is not what it says.
+
+    Of the latter nothing is kept: they leave ``retried``.
+    """
     todo: Todo = []
     receipts = []
     for segment in segments:
@@ -191,6 +202,7 @@ def _survey(folder: Path, segments: Sequence[Segment], say: Callable[[str], None
                 receipt = committed(folder, segment, number)
             except MelcodecError as error:
                 say(f"{error.message}; the unit is done again")
+                retried.discard(part_name(segment.number, number))
                 receipt = None
             if receipt is None:
                 todo.append((segment, number))

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute
 
+from melcodec.corpus.plan import segment_folders
 from melcodec.errors import MelcodecError
 from melcodec.formats import store
 from melcodec.metrics.codes import CodeUsage, bit_rate, code_usage
@@ -90,7 +91,7 @@ def corpus_info(folder: Path) -> CorpusInfo:
     sums = _Sums(np.zeros((spec["num_codebooks"], spec["codebook_size"]), np.int64))
     for path in paths:
         _count(path, sums)
-    planned = sum(store.read_json(path)["utterances"] for path in sorted((folder / store.SEGMENTS).glob(f"*/{PLAN_FACTS}")))
+    planned = sum(store.read_json(path)["utterances"] for path in _plans(folder, PLAN_FACTS))
     usage = [code_usage(counts) for counts in sums.counts]
     seconds = sums.samples / spec["sample_rate"]
     rate = sums.codes / seconds if seconds else 0.0
@@ -174,7 +175,7 @@ def verify(folder: Path) -> Verdict:
     spec = store.read_spec(folder)
     problems: list[Problem] = []
     plan = _Plan()
-    segments = sorted(path for path in (folder / store.SEGMENTS).glob("[0-9]*") if path.is_dir())
+    segments = segment_folders(folder)
     for segment in segments:
         unfinished = segment == segments[-1] and not (segment / PLAN_FACTS).is_file()  # as a killed run leaves it
         problems += _named(segment.relative_to(folder), plan.read(segment), AGAIN if unfinished else NEW_PLAN)
@@ -239,7 +240,7 @@ def fold(name: str) -> int:
 
 def _planned(folder: Path, wanted: Collection[int]) -> Iterator[tuple[Unit, str]]:
     """Unit and id of the planned utterances whose ``fold`` is ``wanted``."""
-    for path in sorted((folder / store.SEGMENTS).glob(f"[0-9]*/{PLAN}")):
+    for path in _plans(folder, PLAN):
         with path.open("rb") as lines:
             for line in lines:
                 try:
@@ -250,6 +251,11 @@ def _planned(folder: Path, wanted: Collection[int]) -> Iterator[tuple[Unit, str]
                     continue  # read has said so
 
 
+def _plans(folder: Path, name: str) -> list[Path]:
+    """The files ``name`` of all segments that have one."""
+    return [path for path in (home / name for home in segment_folders(folder)) if path.is_file()]
+
+
 def _files(folder: Path) -> set[Unit]:
     """Units that have a part or a marker, or both."""
     names = (path.name.replace(store.MARKER_SUFFIX, ".parquet") for path in (folder / store.PARTS).glob("[0-9]*"))
@@ -257,13 +263,14 @@ def _files(folder: Path) -> set[Unit]:
 
 
 def _leftovers(folder: Path) -> list[str]:
-    """Temporary files of killed runs, and what else lies among the parts."""
+    """Temporary files of killed runs, and what else lies among the parts and the segments."""
     hidden = {path for path in folder.rglob(".*") if path.is_file() and path.name != LOCK}
     strange = {
         path
         for path in (folder / store.PARTS).glob("*")
         if not PART.fullmatch(path.name.replace(store.MARKER_SUFFIX, ".parquet"))
     }
+    strange |= {*(folder / store.SEGMENTS).glob("*")} - {*segment_folders(folder)}
     return sorted(str(path.relative_to(folder)) for path in hidden | strange)
 
 

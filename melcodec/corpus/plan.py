@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -24,6 +26,7 @@ from melcodec.formats.store import SEGMENTS, read_json
 from melcodec.manifests.base import Utterance
 
 LINES, FACTS = "plan.jsonl", "plan.json"
+SEGMENT = re.compile(r"[0-9]{4}|[1-9][0-9]{4,}")  # names of their folders: one for each number
 UNIT_SIZE = 1000  # utterances
 FEWER_UNITS, LEAST_UNIT = 64, 100  # a small corpus is cut finer, so that every core has something: by its size alone
 UNIT_SECONDS = 4 * 3600.0  # of sound that a unit holds at most, unless a single utterance is longer
@@ -92,11 +95,17 @@ def read_plan(folder: Path) -> list[Segment]:
     Raises:
         MelcodecError: a plan is damaged, or gone while a later one is there.
     """
-    facts = sorted((folder / SEGMENTS).glob(f"[0-9]*/{FACTS}"))  # a plan without its facts was not finished
-    for number, path in enumerate(facts):
-        if int(path.parent.name) != number:
+    homes = [home for home in segment_folders(folder) if (home / FACTS).is_file()]  # without its facts, it was not finished
+    for number, home in enumerate(homes):
+        if int(home.name) != number:
             raise MelcodecError(f"{folder / SEGMENTS / f'{number:04d}' / FACTS}: is gone", RESTORE)
-    return [_read_segment(path.parent, number) for number, path in enumerate(facts)]
+    return [_read_segment(home, number) for number, home in enumerate(homes)]
+
+
+def segment_folders(folder: Path) -> list[Path]:
+    """The folders of segments in the store ``folder``, in order; a copy that somebody left there, ``0000.bak``, is none."""
+    homes = (folder / SEGMENTS).glob("[0-9]*")
+    return sorted((home for home in homes if SEGMENT.fullmatch(home.name) and home.is_dir()), key=lambda home: int(home.name))
 
 
 def extend_plan(folder: Path, utterances: Iterable[Utterance], unit_size: int = 0, say: Say = print) -> list[Segment]:
@@ -206,26 +215,50 @@ def _take_planned(segments: Sequence[Segment], new: dict[str, Utterance], say: S
     named: dict[_Sound, list[str]] = {}
     for utterance in new.values() if segments else ():
         named.setdefault(_sound(utterance), []).append(utterance.id)
-    reworded, moved = 0, {}
-    other: dict[str, str] = {}  # new id -> the plan's
+    reworded = 0
+    absent: list[Utterance] = []  # planned, and under another id now, if at all
+    moved: dict[str, Utterance] = {}  # planned, and other sound has their id now
     for planned in (utterance for segment in segments for utterance in _lines(segment.folder / LINES)):
         sound = _sound(planned)
-        other |= {name: planned.id for name in named.get(sound, ()) if name != planned.id}
         if (found := new.get(planned.id)) is None:
-            continue
-        if _sound(found) == sound:
+            if sound in named:
+                absent.append(planned)
+        elif _sound(found) == sound:
             reworded += _words(found) != _words(planned)
             del new[planned.id]
         else:
             moved[planned.id] = planned
-    renamed = [(name, before) for name, before in other.items() if new.pop(name, None) is not None]
-    _refuse_moved([(planned, new[name]) for name, planned in moved.items() if name in new])
+    renamed = _take_renamed(absent, moved, named, new)
+    _refuse_moved([(planned, new[name]) for name, planned in moved.items()])
     if renamed:
-        name, before = renamed[0]
+        found, planned = renamed[0]
         what = "1 utterance is" if len(renamed) == 1 else f"{len(renamed)} utterances are"
-        say(f"{what} planned already under another id: '{name}' is '{before}' there, and stays so")
+        say(f"{what} planned already under another id: '{found.id}' is '{planned.id}' there, and stays so")
+    reworded += sum(_words(found) != _words(planned) for found, planned in renamed)
     if reworded:
         say(f"{reworded} utterances have another text, speaker, language or split than when planned; the plan's stay")
+
+
+def _take_renamed(
+    absent: Iterable[Utterance], moved: dict[str, Utterance], named: dict[_Sound, list[str]], new: dict[str, Utterance]
+) -> list[tuple[Utterance, Utterance]]:
+    """Remove from ``new`` what is the sound of an ``absent`` id under another: one for each; (found, planned).
+
+    What has a planned id itself and is taken leaves ``moved``: its planned sound may have a new id, too. Ids that are
+    swapped stay there, since none of them is absent.
+    """
+    renamed = []
+    waiting = deque(absent)
+    while waiting:
+        planned = waiting.popleft()
+        found = [new[name] for name in named.get(_sound(planned), ()) if name in new]
+        if not found:
+            continue
+        taken = min(found, key=lambda item: (item.id not in moved, _words(item) != _words(planned), item.id))
+        renamed.append((new.pop(taken.id), planned))
+        if taken.id in moved:
+            waiting.append(moved.pop(taken.id))
+    return renamed
 
 
 def _refuse_moved(moved: Sequence[tuple[Utterance, Utterance]]) -> None:

@@ -23,10 +23,11 @@ class Case:
     Args:
         timeout: seconds that a unit of ``UNIT_SECONDS`` of sound may take; a longer one may take more.
         attempts: how often it may die before something else is tried.
+        again: the unit is retried; see ``Task``.
     """
 
-    def __init__(self, unit: Unit, timeout: float, attempts: int = ATTEMPTS) -> None:
-        self.unit, self.attempts = unit, attempts
+    def __init__(self, unit: Unit, timeout: float, attempts: int = ATTEMPTS, again: bool = False) -> None:
+        self.unit, self.attempts, self.again = unit, attempts, again
         self.timeout = timeout * max(1.0, unit.seconds / UNIT_SECONDS)
         self.bad: dict[str, tuple[str, str]] = {}
         self.stuck = ""
@@ -55,7 +56,7 @@ class Case:
 
     def _whole(self) -> Task:
         gentle = self.lost_whole >= 2 * self.attempts or (self.lost_whole >= self.attempts and not self.bad)
-        return Task(self.unit, self.timeout, gentle=gentle, bad=dict(self.bad), tries=self.lost_whole)
+        return Task(self.unit, self.timeout, gentle=gentle, bad=dict(self.bad), again=self.again, tries=self.lost_whole)
 
     def _lost_probe(self, task: Task, status: str, error: str) -> list[Task]:
         if len(task.unit.utterances) > 1:
@@ -80,4 +81,4 @@ class Case:
     def _probe(self, piece: Unit) -> Task:
         seconds = sum(estimated_seconds(utterance) for utterance in piece.utterances)
         share = max(len(piece.utterances) / len(self.unit.utterances), seconds / max(self.unit.seconds, seconds, 1.0))
-        return Task(piece, max(self.timeout * share, min(self.timeout, LEAST_SECONDS)), probe=True)
+        return Task(piece, max(self.timeout * share, min(self.timeout, LEAST_SECONDS)), probe=True, again=self.again)

@@ -46,6 +46,7 @@ class Task:
         probe: only find out whether it can be done; nothing is written.
         gentle: one utterance at a time.
         bad: id -> status and error of utterances that must not be touched.
+        again: the unit is retried: what its part holds with codes stays as it is.
         tries: how often it was lost before.
     """
 
@@ -54,6 +55,7 @@ class Task:
     probe: bool = False
     gentle: bool = False
     bad: dict[str, tuple[str, str]] = field(default_factory=dict)
+    again: bool = False
     tries: int = 0
 
 
@@ -136,10 +138,12 @@ class Worker:
     def run(self, task: Task, report: Report | None = None) -> Receipt | None:
         """Do ``task``; the receipt is None for a probe."""
         from melcodec.corpus.reading import Rules
+        from melcodec.corpus.retry import known_rows
         from melcodec.corpus.unit import GENTLE, encode_unit, process_unit
 
         effort = GENTLE if task.gentle else self.effort
+        known = known_rows(self.folder, task.unit, self.spec) if task.again else {}
         if task.probe:
-            encode_unit(task.unit, self.codec, Rules(**self.spec["settings"]), task.bad, effort, report)
+            encode_unit(task.unit, self.codec, Rules(**self.spec["settings"]), task.bad, known, effort, report)
             return None
-        return process_unit(task.unit, self.codec, self.folder, self.spec, task.bad, effort, report)
+        return process_unit(task.unit, self.codec, self.folder, self.spec, task.bad, known, effort, report)

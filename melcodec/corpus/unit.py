@@ -32,6 +32,7 @@ MAX_POOL = 1024  # utterances, so that progress is seen where many fail
 AHEAD = 4  # utterances per thread that are decoded before they are needed
 Report = Callable[[int, float, int], None]  # utterances, seconds of sound, and failures so far
 Bad = Mapping[str, tuple[str, str]]  # id -> status and error, known beforehand
+Known = Mapping[str, Row]  # by id, made before
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -75,11 +76,12 @@ def process_unit(
     folder: Path,
     spec: dict[str, Any],
     bad: Bad | None = None,
+    known: Known | None = None,
     effort: Effort | None = None,
     report: Report | None = None,
 ) -> Receipt:
     """Encode ``unit`` and commit it to the store ``folder``; see ``encode_unit``."""
-    rows = encode_unit(unit, codec, Rules(**spec["settings"]), bad, effort, report)
+    rows = encode_unit(unit, codec, Rules(**spec["settings"]), bad, known, effort, report)
     return commit(unit, rows, folder, spec)
 
 
@@ -88,6 +90,7 @@ def encode_unit(
     codec: Codec,
     rules: Rules,
     bad: Bad | None = None,
+    known: Known | None = None,
     effort: Effort | None = None,
     report: Report | None = None,
 ) -> list[Row]:
@@ -95,13 +98,16 @@ def encode_unit(
 
     Args:
         bad: utterances that must not be touched, and what their rows say instead.
+        known: rows that stay as they are; their utterances are not touched either.
         report: called now and then with utterances, seconds of sound and failures so far.
     """
     bad, effort = bad or {}, effort or Effort()
     encoder = _Encoder(codec, rules, effort)
-    todo = [utterance for utterance in unit.utterances if utterance.id not in bad]
     rows = {utterance.id: failed(utterance, *bad[utterance.id]) for utterance in unit.utterances if utterance.id in bad}
-    done, seconds, failures = len(rows), 0.0, len(rows)
+    failures = len(rows)
+    rows.update(known or {})
+    todo = [utterance for utterance in unit.utterances if utterance.id not in rows]
+    done, seconds = len(rows), 0.0
     for row in encoder.rows(_mapped(encoder.hear, todo, effort.readers, AHEAD * effort.readers)):
         rows[row.id] = row
         done, seconds, failures = done + 1, seconds + (row.duration or 0.0), failures + (row.codes is None)

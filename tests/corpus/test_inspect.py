@@ -319,6 +319,16 @@ def test_what_a_killed_run_leaves(folder):
     assert verdict.leftovers == ["parts/.0000-00003.x1.parquet", "parts/notes.txt", "segments/0000/.plan.y2.jsonl"]
 
 
+def test_a_copy_of_a_plan_is_left_over_and_nothing_else(folder):
+    shutil.copytree(folder / "segments/0000", folder / "segments/0000.bak")
+    verdict = verify(folder)
+    assert (verdict.problems, verdict.planned, verdict.leftovers) == ([], 26, ["segments/0000.bak"])
+    assert (corpus_info(folder).planned, corpus_info(folder).pending) == (26, 0)
+    plan = folder / "segments/0000/plan.jsonl"
+    plan.write_text(plan.read_text() + plan.read_text().splitlines(keepends=True)[0])
+    assert len([line for line in found(folder) if "planned more than once" in line]) == 1  # the copy is not searched
+
+
 def test_names_that_are_no_utf8(tmp_path, speech):
     name = b"caf\xe9".decode("utf-8", "surrogateescape")
     codes = np.zeros((1, 2), np.uint16)

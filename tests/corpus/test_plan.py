@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,6 +190,49 @@ def test_two_ids_of_one_sound_stay_two(extend, said):
     assert said == ["1 utterances have another text, speaker, language or split than when planned; the plan's stay"]
 
 
+def test_a_store_does_not_depend_on_how_it_grew(extend, said):
+    pair = [Utterance(name, "/data/a.wav", text=name) for name in "xy"]
+    extend(pair[:1])
+    assert planned(extend(pair)) == [["x"], ["y"]]  # as two rows at once
+    assert planned(extend([*pair, Utterance("z", "/data/a.wav")])) == [["x"], ["y"], ["z"]]
+    assert said == []
+
+
+def test_a_planned_id_that_is_absent_stands_for_one(extend, said):
+    extend([Utterance("x", "/data/a.wav", text="hi")])
+    listed = [Utterance("y", "/data/a.wav"), Utterance("z", "/data/a.wav", text="hi")]
+    assert planned(extend(listed)) == [["x"], ["y"]]
+    assert said == ["1 utterance is planned already under another id: 'z' is 'x' there, and stays so"]
+    said.clear()
+    assert planned(extend(listed)) == [["x"], ["y"]]
+
+
+def test_other_words_of_another_id_are_told(extend, said):
+    extend([Utterance("x", "/data/a.wav", text="hi")])
+    assert planned(extend([Utterance("y", "/data/a.wav", text="ho")])) == [["x"]]
+    assert said == [
+        "1 utterance is planned already under another id: 'y' is 'x' there, and stays so",
+        "1 utterances have another text, speaker, language or split than when planned; the plan's stay",
+    ]
+
+
+def test_a_planned_id_goes_to_other_planned_sound(extend, said):
+    flac, wav = Utterance("a", "/data/a.flac"), Utterance("a.wav", "/data/a.wav")
+    extend([flac, wav])
+    assert planned(extend([replace(wav, id="a"), replace(flac, id="a.flac"), Utterance("0", "/data/a.wav")])) == [
+        ["a", "a.wav"],
+        ["0"],
+    ]
+    assert said == ["2 utterances are planned already under another id: 'a' is 'a.wav' there, and stays so"]
+
+
+def test_ids_that_are_swapped_are_refused(extend):
+    first, second = Utterance("a", "/data/1.wav"), Utterance("b", "/data/2.wav")
+    extend([first, second])
+    with pytest.raises(MelcodecError, match=r"'a' was /data/1.wav and is now /data/2.wav; 'b' was /data/2.wav"):
+        extend([replace(first, id="b"), replace(second, id="a")])
+
+
 def test_an_id_twice_is_refused(extend):
     with pytest.raises(MelcodecError, match=r"'u0000' is the id of two utterances: /data/0.wav and /b.wav"):
         extend([*listed(1), Utterance("u0000", "/b.wav")])
@@ -223,6 +267,17 @@ def test_a_plan_that_is_gone_is_not_taken_for_the_next(extend, tmp_path):
     with pytest.raises(MelcodecError, match=r"segments/0000/plan\.json: damaged: not JSON") as caught:
         extend(listed(6))
     assert caught.value.hint == plan.RESTORE
+
+
+def test_copies_that_somebody_left_are_no_segments(extend, tmp_path):
+    before = extend(listed(3))
+    for name in ("0000.bak", "0000 (copy)", "00000", "0001~"):
+        shutil.copytree(tmp_path / "segments/0000", tmp_path / "segments" / name)
+    assert plan.read_plan(tmp_path) == before
+    assert planned(extend(listed(4)))[-1] == ["u0003"]
+    (tmp_path / "segments/10000").mkdir()
+    (tmp_path / "segments/9999").mkdir()
+    assert [home.name for home in plan.segment_folders(tmp_path)] == ["0000", "0001", "9999", "10000"]
 
 
 def test_a_plan_that_was_not_finished_is_written_anew(extend, tmp_path):

@@ -12,12 +12,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from melcodec.corpus.driver import Job, Listener, preprocess
 from melcodec.corpus.plan import read_plan
-from melcodec.corpus.retry import RETRY, begin_retry, end_retry
-from melcodec.formats.store import marker_path
+from melcodec.corpus.quarantine import Case
+from melcodec.corpus.retry import RETRY, begin_retry, end_retry, known_rows, resume_retry
+from melcodec.errors import MelcodecError
+from melcodec.formats.store import Row, marker_path, read_rows, read_spec, write_part
 from melcodec.manifests.build import find_utterances
 
 # nine units of two files each; these lie in 2, 8 and 0
@@ -116,20 +119,170 @@ def test_what_was_cured_gets_codes_and_nothing_else_is_touched(run, cure, said, 
     assert changed(stamps, times(folder)) == {"0000-00000"}
 
 
-def test_killed_while_markers_are_taken_away(run, folder, stores):
-    """Before the note of it is there, that is: then any command makes the store whole."""
+@pytest.fixture
+def away(run, sound, monkeypatch):
+    """Nothing of ``sound`` is within reach, though it is still listed."""
+    listed = find_utterances([sound])
+    monkeypatch.setattr(sys.modules[__name__], "find_utterances", lambda _: listed)
+    hidden = sound.rename(sound.with_name("hidden"))
+    yield
+    shutil.rmtree(sound, ignore_errors=True)
+    hidden.rename(sound)
+
+
+def with_codes(folder: Path) -> dict[str, list[int]]:
+    rows = [row for part in sorted((folder / "parts").glob("*.parquet")) for row in read_rows(part)]
+    return {row.id: row.codes[0].tolist() for row in rows if row.codes is not None}
+
+
+def flip(part: Path) -> None:
+    content = bytearray(part.read_bytes())
+    content[-3] ^= 1
+    part.write_bytes(content)
+
+
+@pytest.mark.parametrize("engine", ["embedded", "ray"])
+def test_what_has_codes_keeps_them_when_its_sound_is_out_of_reach(engine, run, away, corpus, sound, folder, stores):
+    if engine == "ray":
+        pytest.importorskip("ray")
+    before = with_codes(folder)
+    (sound / CURED[0]).parent.mkdir(parents=True)
+    shutil.copy(corpus / CURED[0], sound / CURED[0])
+    summary = run(retry_failed=True, engine=engine, address="local")
+    assert (summary.ok, summary.failed, summary.missing) == (16, {"unreadable": 2}, 0)
+    assert before.items() <= with_codes(folder).items()
+    cured = "parts/0000-00002.parquet"
+    assert (folder / cured).read_bytes() == (stores[1] / cured).read_bytes()
+
+
+def test_killed_meanwhile_any_command_keeps_what_has_codes(run, away, said, folder):
+    begin_retry(folder, read_plan(folder))
+    before = with_codes(folder)
+    assert (run().ok, said) == (15, ["going on with the retry that was begun before"])
+    assert with_codes(folder) == before
+    assert not (folder / RETRY).exists()
+
+
+def test_what_kills_its_worker_now_takes_nothing_with_it(run, away, sound, folder, landmine):
+    before = with_codes(folder)
+    (sound / INCURABLE).parent.mkdir(parents=True)
+    with landmine(sound / INCURABLE):
+        summary = run(retry_failed=True)
+    assert (summary.ok, summary.failed, summary.missing) == (15, {"crash": 1, "unreadable": 2}, 0)
+    assert with_codes(folder) == before
+
+
+def test_pieces_and_further_attempts_touch_only_error_rows_too(folder):
+    unit = read_plan(folder)[0].unit(0)
+    for again in (True, False):
+        case = Case(unit, 60.0, attempts=2, again=again)
+        tasks = [case.first(), *case.lost(case.first(), "crash", ""), *case.lost(case.first(), "crash", "")]
+        assert [(task.probe, task.again) for task in tasks] == [(False, again), (False, again), (True, again), (True, again)]
+
+
+def test_of_a_damaged_part_nothing_is_kept(run, away, said, folder):
+    """What still can be read of it, too, would be committed as whole."""
+    flip(folder / "parts/0000-00000.parquet")
+    assert (run(retry_failed=True).ok, with_codes(folder).keys() & {"speaker 0/ütt06"}) == (14, set())
+    part = folder / "parts/0000-00002.parquet"
+    begin_retry(folder, read_plan(folder))
+    shutil.copy(marker_path(folder / "parts/0000-00001.parquet"), marker_path(part))  # as if redone
+    assert run().ok == 13
+    assert [line.partition(": ")[2] for line in said if "done again" in line and "parts" in line] == [
+        "is not what its marker says; the unit is done again",
+        "belongs to another plan; the unit is done again",
+    ]
+
+
+def test_known_rows(folder, tmp_path):
+    part, spec, unit = folder / "parts/0000-00000.parquet", read_spec(folder), read_plan(folder)[0].unit(0)
+    good = {row.id: row for row in read_rows(part) if row.codes is not None}
+    assert len(good) == 1
+    assert [vars(row) | {"codes": None} for row in known_rows(folder, unit, spec).values()] == [
+        vars(row) | {"codes": None} for row in good.values()
+    ]
+    for utterance in unit.utterances:  # pieces
+        assert list(known_rows(folder, replace(unit, utterances=(utterance,)), spec)) == [utterance.id] * (utterance.id in good)
+    assert known_rows(folder, unit, spec | {"fingerprint": "other"}) == {}
+    flip(part)
+    assert known_rows(folder, unit, spec) == {}
+    odd = replace(unit.utterances[0], id="caf\udce9")
+    write_part(part, [Row(odd.id, np.zeros((1, 2), np.uint16), 2000)], spec)
+    assert known_rows(folder, replace(unit, utterances=(odd,)), spec)[odd.id].id == odd.id
+    part.unlink()
+    assert known_rows(folder, unit, spec) == {}
+
+
+def test_where_nothing_failed_nothing_is_opened(run, cure, said, corpus, folder, sound):
+    cure()
+    (sound / INCURABLE).unlink()
+    shutil.copy(corpus / INCURABLE, sound / INCURABLE)
+    assert run(retry_failed=True).failed == {}
+    said.clear()
+    stamps = times(folder)
+    run(retry_failed=True)
+    assert said == ["no unit holds failures"]
+    assert times(folder) == stamps
+
+
+def test_killed_before_the_list_is_there(run, folder, stores):
     marker_path(folder / "parts/0000-00000.parquet").unlink()
     run()
     assert files(folder) == files(stores[0])
 
 
-def test_what_is_under_way_is_not_begun_again(folder, stores):
-    segments = read_plan(folder)
-    assert begin_retry(folder, segments) == ["0000-00000", "0000-00002", "0000-00008"]
-    shutil.copy(marker_path(stores[0] / "parts/0000-00000.parquet"), folder / "parts")  # done, and failed again
-    assert begin_retry(folder, segments) == []
+def test_what_is_under_way_is_not_begun_again(run, said, folder, stores):
+    """Nor what is done and failed again as before: its marker is the same, but not of the same time."""
+    markers = [f"parts/0000-0000{number}.done.json" for number in (0, 2, 8)]
+    assert begin_retry(folder, read_plan(folder)) == ["0000-00000", "0000-00002", "0000-00008"]
+    assert not any((folder / marker).exists() for marker in markers)
+    shutil.copy(stores[0] / markers[0], folder / "parts")  # done
+    shutil.copy2(stores[0] / markers[1], folder / "parts")  # not gone after all, after a power cut
+    assert resume_retry(folder) == {"0000-00000", "0000-00002", "0000-00008"}
+    assert [(folder / marker).exists() for marker in markers] == [True, False, False]
+    stamps = times(folder)
+    run(retry_failed=True)
+    assert said == ["going on with the retry that was begun before; run it once more for what failed since"]
+    assert changed(stamps, times(folder)) == {"0000-00002", "0000-00008"}
+    assert resume_retry(folder) == set()
+    assert begin_retry(folder, read_plan(folder)) == ["0000-00000", "0000-00002", "0000-00008"]
+
+
+def test_a_unit_that_was_given_up_stays_listed(folder, stores):
+    """Or its rows with codes would be made anew by the next command."""
+    opened = begin_retry(folder, read_plan(folder))
+    for name in opened:
+        end_retry(folder)
+        assert (folder / RETRY).exists()
+        shutil.copy(stores[0] / f"parts/{name}.done.json", folder / "parts")
     end_retry(folder)
-    assert begin_retry(folder, segments) == ["0000-00000"]
+    assert not (folder / RETRY).exists()
+
+
+def test_the_list_is_written_before_the_first_marker_goes(folder, monkeypatch):
+    """Killed there, all is gone on with."""
+    unlink = Path.unlink
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if path.name.endswith(".done.json"):
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            begin_retry(folder, read_plan(folder))
+    opened = resume_retry(folder)
+    assert opened == {"0000-00000", "0000-00002", "0000-00008"}
+    assert not any((folder / f"parts/{name}.done.json").exists() for name in opened)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"units": ["0000-00000"]}'])
+def test_a_list_that_is_damaged_is_refused(run, folder, content):
+    (folder / RETRY).write_text(content)
+    with pytest.raises(MelcodecError, match=r"retry\.json: damaged") as caught:
+        run()
+    assert "remove retry.json" in caught.value.hint
 
 
 def test_damaged_markers_are_not_its_business(folder):

@@ -21,7 +21,7 @@ from melcodec.corpus.reading import Rules
 from melcodec.corpus.spec import run_spec
 from melcodec.errors import MelcodecError
 from melcodec.formats.checkpoint import load_checkpoint
-from melcodec.formats.store import marker_path, part_path, read_rows
+from melcodec.formats.store import Row, marker_path, part_path, read_rows
 from melcodec.manifests.base import Utterance
 
 DROP, KEEP = Rules(), Rules(on_truncated="keep")
@@ -240,6 +240,22 @@ def test_known_bad_ones_are_not_touched(codec, corpus, utterances, tmp_path):
     rows = unit.encode_unit(unit_of(listed), codec, Rules(), bad={"bad": ("timeout", "took too long")})
     assert [row.status for row in rows] == ["ok", "ok", "timeout", "ok"]
     assert (rows[2].error, rows[2].speaker, rows[2].codes) == ("took too long", "s", None)
+
+
+def test_rows_that_are_known_stay_as_they_are(codec, corpus, utterances):
+    there = Utterance("there", "/out/of/reach.wav")
+    row = Row("there", np.zeros((1, 3), np.uint16), 2500, 16_000, 0.1, there.path)
+    told = []
+    rows = unit.encode_unit(
+        unit_of([*utterances(corpus)[:1], there, Utterance("gone", "/gone.wav")]),
+        codec,
+        Rules(),
+        known={"there": row},
+        report=lambda *values: told.append(values),
+    )
+    assert rows[1] is row
+    assert [row.status for row in rows] == ["ok", "ok", "unreadable"]
+    assert told[-1] == (3, rows[0].duration, 1)
 
 
 def test_progress_is_told(codec, corpus, utterances, tmp_path):
