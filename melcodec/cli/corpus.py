@@ -13,7 +13,7 @@ from melcodec.cli import _options as options
 from melcodec.cli._console import progress, say
 
 if TYPE_CHECKING:
-    from melcodec.corpus.inspect import CorpusInfo
+    from melcodec.corpus.info import CorpusInfo
 
 Folder = Annotated[Path, typer.Argument(metavar="CODES", help="Folder that preprocess wrote.", show_default=False)]
 AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -25,7 +25,7 @@ corpus_app = typer.Typer(no_args_is_help=True, help="Folders of codes: what is i
 @corpus_app.command("info")
 def corpus_info(folder: Folder, as_json: AsJSON = False) -> None:
     """Say what a folder of codes holds: hours, codes, how the codebook is used, failures by reason, fingerprint."""
-    from melcodec.corpus.inspect import corpus_info as count
+    from melcodec.corpus.info import corpus_info as count
 
     found = count(folder)
     if as_json:
@@ -68,7 +68,7 @@ def corpus_verify(folder: Folder, as_json: AsJSON = False) -> None:
 
     Exit status 1 when there is any.
     """
-    from melcodec.corpus.inspect import verify
+    from melcodec.corpus.verify import verify
 
     verdict = verify(folder)
     if as_json:

@@ -25,10 +25,9 @@ from melcodec.corpus.retry import begin_retry, end_retry, resume_retry
 from melcodec.corpus.tasks import WORKERS_PER_GPU, Event, Executor, Finished, Lost, Setup, Task
 from melcodec.errors import MelcodecError
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
-from melcodec.formats.store import part_name
+from melcodec.formats.store import LOCK, part_name
 from melcodec.manifests.base import Utterance
 
-LOCK = ".lock"
 POLL_SECONDS = 0.25  # also how long a Ctrl-C may go unheard
 UNIT_TIMEOUT = 3600.0
 Todo = list[tuple[Segment, int]]

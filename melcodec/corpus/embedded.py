@@ -69,11 +69,13 @@ class _Hand:
         self._start()
 
     def give(self, task: Task) -> None:
+        """Send ``task``; its time runs from now."""
         self.task, self.deadline = task, time.monotonic() + task.timeout
         with suppress(OSError):  # it has just died, which news() finds out
             self.pipe.send(task)
 
     def news(self) -> Iterator[Event]:
+        """What it said, and whether it died or took too long; a new process takes the place of such a one."""
         ended = not self.process.is_alive()  # asked first: what it said before it ended is in the pipe by now
         try:
             while self.pipe.poll():

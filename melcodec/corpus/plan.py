@@ -108,6 +108,11 @@ def segment_folders(folder: Path) -> list[Path]:
     return sorted((home for home in homes if SEGMENT.fullmatch(home.name) and home.is_dir()), key=lambda home: int(home.name))
 
 
+def plan_files(folder: Path, name: str) -> list[Path]:
+    """The files ``name`` of all segments that have one."""
+    return [path for path in (home / name for home in segment_folders(folder)) if path.is_file()]
+
+
 def extend_plan(folder: Path, utterances: Iterable[Utterance], unit_size: int = 0, say: Say = print) -> list[Segment]:
     """The plan of ``folder``, with what of ``utterances`` is not in it yet as a new segment.
 

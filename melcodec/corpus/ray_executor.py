@@ -152,10 +152,12 @@ class _Hand:
         self._start()
 
     def give(self, task: Task) -> None:
+        """Send ``task``; its time runs from now."""
         self.task, self.deadline = task, time.monotonic() + task.timeout
         self.answer = self.handle.run.remote(task)
 
     def answered(self) -> Iterator[Event]:
+        """What its answer, which is there, says."""
         try:
             word, *values = self.ray.get(self.answer)
         except self.ray.exceptions.RayError:
@@ -173,10 +175,12 @@ class _Hand:
             yield Finished(self.number, task, *values)
 
     def overdue(self) -> Iterator[Event]:
+        """Its task as lost, when it takes too long."""
         if self.task is not None and time.monotonic() > self.deadline:
             yield from self._replace("timeout", f"took longer than {self.task.timeout:g} s")
 
     def end(self) -> None:
+        """Kill the actor."""
         self.ray.kill(self.handle, no_restart=True)
 
     def _replace(self, status: str, error: str) -> Iterator[Event]:
@@ -202,9 +206,11 @@ class _Actor:
         self.setup = setup
 
     def start(self) -> tuple[Any, ...]:
+        """Load the codec."""
         return _in_words(self._load)
 
     def run(self, task: Task) -> tuple[Any, ...]:
+        """Do ``task``."""
         return _in_words(lambda: ("finished", self.worker.run(task)))
 
     def _load(self) -> tuple[Any, ...]:

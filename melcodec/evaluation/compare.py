@@ -171,6 +171,7 @@ class _Seen:
     errors: list[tuple[float, float]] = field(default_factory=list)
 
     def add(self, pair: Pair) -> None:
+        """Count ``pair`` in."""
         self.files += 1
         self.codes += pair.codes[0].size
         self.same += int((pair.codes[0] == pair.codes[1]).sum())
@@ -178,6 +179,7 @@ class _Seen:
             self.errors.append((float(pair.bands[0].mean()), float(pair.bands[1].mean())))
 
     def error(self, side: int, seed: int) -> Estimate | None:
+        """Mean log-mel L1 of A (0) or B (1); None without sound."""
         return estimate([pair[side] for pair in self.errors], seed=seed) if self.errors else None
 
 
@@ -195,6 +197,7 @@ class _Tally:
         self.left_out: dict[str, str] = {}
 
     def add(self, pair: Pair | LeftOut) -> None:
+        """Count ``pair`` in, or note why it is left out."""
         if isinstance(pair, LeftOut):
             self.left_out[pair.id] = pair.reason
             return
@@ -214,6 +217,7 @@ class _Tally:
             self.bands.append(pair.bands)
 
     def summary(self, one: Maker, other: Maker, seed: int) -> Comparison:
+        """What all pairs show; MelcodecError when there were none."""
         if not self.all.files:
             reason = next(iter(self.left_out.values()), "nothing there")
             hint = "are both of one code rate, over the same speech?"

@@ -27,6 +27,7 @@ from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
 
 RUN, SEGMENTS, PARTS, MARKER_SUFFIX = "run.json", "segments", "parts", ".done.json"
+LOCK = ".lock"  # of whoever works in the folder
 FORMAT, VERSION = "melcodec codes", 1
 SPEC_KEY = b"melcodec"
 COUNTS = ("codebook_size", "num_codebooks", "samples_per_code", "sample_rate")  # of a run specification

@@ -1,4 +1,4 @@
-"""What a folder of codes holds, and whether all of it is there and whole. One part in memory at a time; no torch."""
+"""Whether all of a folder of codes is there and whole, and what helps. One part in memory at a time; no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,126 +16,17 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute
 
-from melcodec.corpus.plan import segment_folders
+from melcodec.corpus.plan import FACTS, LINES, plan_files, segment_folders
 from melcodec.errors import MelcodecError
 from melcodec.formats import store
-from melcodec.metrics.codes import CodeUsage, bit_rate, code_usage
 
 PART = re.compile(r"(\d{4,})-(\d{5,})\.parquet")
-PLAN, PLAN_FACTS, LOCK = "plan.jsonl", "plan.json", ".lock"
 AGAIN = "melcodec preprocess, run again as before, makes anew what is missing or damaged"
 REMOVE = "remove these parts; melcodec preprocess, run again as before, makes them anew"
 STRAY = "remove parts that are in no plan, and their markers: nothing makes or repairs them"
 NEW_PLAN = "a plan cannot be made anew: put segments/ back from a copy, or begin in a new folder"
 SLACK_SECONDS = 0.01  # sums of seconds depend on their order; counts do not
 Unit = tuple[int, int]  # segment and unit
-
-
-@dataclass(frozen=True)
-class CorpusInfo:
-    """What a folder of codes holds.
-
-    Args:
-        planned: utterances in all plans; ``pending`` of them have no committed row yet.
-        utterances: those with codes; ``truncated`` of them are what a truncated file still held.
-        failures: those without codes, by reason.
-        hours: of the utterances with codes.
-        codes: N of all utterances, per codebook.
-        usage: of each codebook, over all utterances.
-        bits_per_second: of the codes at log2(K) bits each, over what they stand for.
-        entropy_bits_per_second: the same at the entropy of each codebook: what an ideal order-0 coder needs.
-        stored_bytes: of all parts, everything in them counted.
-        languages: utterances of each; ``""`` where the corpus does not say. ``speakers`` counts different ones.
-    """
-
-    folder: str
-    checkpoint: str | None
-    fingerprint: str
-    parts: int
-    planned: int
-    pending: int
-    utterances: int
-    truncated: int
-    failures: dict[str, int]
-    hours: float
-    codes: int
-    codebook_size: int
-    usage: list[CodeUsage]
-    bits_per_second: float
-    entropy_bits_per_second: float
-    stored_bytes: int
-    languages: dict[str, int]
-    speakers: int
-
-
-@dataclass
-class _Sums:
-    """Counts over the rows of all parts: of each code, ``counts`` (Q, K), and of statuses with codes and without."""
-
-    counts: np.ndarray
-    samples: int = 0
-    codes: int = 0
-    done: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
-    languages: Counter[str] = field(default_factory=Counter)
-    speakers: set[str] = field(default_factory=set)
-
-
-def corpus_info(folder: Path) -> CorpusInfo:
-    """Count what the committed parts of ``folder`` hold.
-
-    Raises:
-        MelcodecError: not a folder of codes, or a part is damaged.
-    """
-    spec, paths = store.read_spec(folder), store.parts(folder)
-    sums = _Sums(np.zeros((spec["num_codebooks"], spec["codebook_size"]), np.int64))
-    for path in paths:
-        _count(path, sums)
-    planned = sum(store.read_json(path)["utterances"] for path in _plans(folder, PLAN_FACTS))
-    usage = [code_usage(counts) for counts in sums.counts]
-    seconds = sums.samples / spec["sample_rate"]
-    rate = sums.codes / seconds if seconds else 0.0
-    entropy = sum(book.entropy_bits for book in usage)
-    return CorpusInfo(
-        folder=str(folder),
-        checkpoint=spec.get("checkpoint"),
-        fingerprint=spec["fingerprint"],
-        parts=len(paths),
-        planned=planned,
-        pending=max(0, planned - sums.done.total() - sums.failed.total()),
-        utterances=sums.done.total(),
-        truncated=sums.done[store.TRUNCATED],
-        failures=dict(sorted(sums.failed.items())),
-        hours=seconds / 3600,
-        codes=sums.codes,
-        codebook_size=spec["codebook_size"],
-        usage=usage,
-        bits_per_second=rate * bit_rate(1, 1, spec["num_codebooks"], spec["codebook_size"]),
-        entropy_bits_per_second=rate * entropy,
-        stored_bytes=sum(path.stat().st_size for path in paths),
-        languages=dict(sorted(sums.languages.items())),
-        speakers=len(sums.speakers - {""}),
-    )
-
-
-def _count(path: Path, sums: _Sums) -> None:
-    table = store.read_part(path, ["codes", "num_codebooks", "num_samples", "speaker", "language", "status"])
-    sums.failed.update(table.filter(compute.is_null(table.column("codes"))).column("status").to_pylist())
-    done = table.filter(compute.is_valid(table.column("codes")))
-    sums.done.update(done.column("status").to_pylist())
-    sums.samples += compute.sum(done.column("num_samples")).as_py() or 0
-    sums.languages.update(done.column("language").to_pylist())
-    sums.speakers.update(done.column("speaker").unique().to_pylist())
-    books, size = sums.counts.shape
-    codes = [item for item in store.codes_of(done) if item is not None]
-    if not codes:
-        return
-    if any(item.shape[0] != books or item.max() >= size for item in codes):
-        raise MelcodecError(f"{path}: codes of another codebook", "melcodec corpus verify says where")
-    whole = np.concatenate(codes, axis=1)
-    sums.codes += whole.shape[1]
-    for book in range(books):
-        sums.counts[book] += np.bincount(whole[book], minlength=size)
 
 
 @dataclass(frozen=True)
@@ -177,7 +68,7 @@ def verify(folder: Path) -> Verdict:
     plan = _Plan()
     segments = segment_folders(folder)
     for segment in segments:
-        unfinished = segment == segments[-1] and not (segment / PLAN_FACTS).is_file()  # as a killed run leaves it
+        unfinished = segment == segments[-1] and not (segment / FACTS).is_file()  # as a killed run leaves it
         problems += _named(segment.relative_to(folder), plan.read(segment), AGAIN if unfinished else NEW_PLAN)
     if not plan.hashes:
         problems.append(Problem(store.SEGMENTS, "there is no plan", AGAIN))
@@ -202,8 +93,8 @@ class _Plan:
         number, digest = int(segment.name), hashlib.sha256()
         self.hashes[number] = ""
         try:
-            facts = store.read_json(segment / PLAN_FACTS)
-            with (segment / PLAN).open("rb") as lines:
+            facts = store.read_json(segment / FACTS)
+            with (segment / LINES).open("rb") as lines:
                 for line in lines:
                     digest.update(line)
                     entry = json.loads(line)
@@ -212,17 +103,17 @@ class _Plan:
             yield error.message
             return
         except OSError as error:
-            yield f"{PLAN}: {error.strerror}"
+            yield f"{LINES}: {error.strerror}"
             return
         except (ValueError, KeyError, TypeError):
-            yield f"{PLAN}: damaged: a line is no planned utterance"
+            yield f"{LINES}: damaged: a line is no planned utterance"
             return
         self.hashes[number] = digest.hexdigest()
         planned = {unit: ids for unit, ids in self.units.items() if unit[0] == number}
         if facts.get("hash") != self.hashes[number]:
-            yield f"{PLAN}: its SHA-256 is not that of {PLAN_FACTS}: damaged or changed"
+            yield f"{LINES}: its SHA-256 is not that of {FACTS}: damaged or changed"
         if (facts.get("utterances"), facts.get("units")) != (sum(map(len, planned.values())), len(planned)):
-            yield f"{PLAN}: not the utterances or units that {PLAN_FACTS} counts"
+            yield f"{LINES}: not the utterances or units that {FACTS} counts"
 
     def repeated(self, folder: Path) -> list[str]:
         """Ids that are planned more than once, over all segments."""
@@ -240,7 +131,7 @@ def fold(name: str) -> int:
 
 def _planned(folder: Path, wanted: Collection[int]) -> Iterator[tuple[Unit, str]]:
     """Unit and id of the planned utterances whose ``fold`` is ``wanted``."""
-    for path in _plans(folder, PLAN):
+    for path in plan_files(folder, LINES):
         with path.open("rb") as lines:
             for line in lines:
                 try:
@@ -251,11 +142,6 @@ def _planned(folder: Path, wanted: Collection[int]) -> Iterator[tuple[Unit, str]
                     continue  # read has said so
 
 
-def _plans(folder: Path, name: str) -> list[Path]:
-    """The files ``name`` of all segments that have one."""
-    return [path for path in (home / name for home in segment_folders(folder)) if path.is_file()]
-
-
 def _files(folder: Path) -> set[Unit]:
     """Units that have a part or a marker, or both."""
     names = (path.name.replace(store.MARKER_SUFFIX, ".parquet") for path in (folder / store.PARTS).glob("[0-9]*"))
@@ -264,7 +150,7 @@ def _files(folder: Path) -> set[Unit]:
 
 def _leftovers(folder: Path) -> list[str]:
     """Temporary files of killed runs, and what else lies among the parts and the segments."""
-    hidden = {path for path in folder.rglob(".*") if path.is_file() and path.name != LOCK}
+    hidden = {path for path in folder.rglob(".*") if path.is_file() and path.name != store.LOCK}
     strange = {
         path
         for path in (folder / store.PARTS).glob("*")

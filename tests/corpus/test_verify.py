@@ -11,9 +11,9 @@ import shutil
 import numpy as np
 import pytest
 
-from melcodec.corpus import inspect
 from melcodec.corpus.driver import Job, Listener, preprocess
-from melcodec.corpus.inspect import corpus_info, verify
+from melcodec.corpus.info import corpus_info
+from melcodec.corpus.verify import AGAIN, NEW_PLAN, REMOVE, STRAY, verify
 from melcodec.errors import MelcodecError
 from melcodec.formats import store
 from melcodec.formats.store import Row
@@ -179,21 +179,21 @@ def test_cures(folder, speech):
     assert verify(folder).cures == []
     (folder / "segments/0001").mkdir()
     (folder / "segments/0001/plan.jsonl").write_text("")  # as a run leaves it that was killed there
-    assert verify(folder).cures == [inspect.AGAIN]
+    assert verify(folder).cures == [AGAIN]
     shutil.rmtree(folder / "segments/0001")
     store.part_path(folder, 0, 0).unlink()
-    assert verify(folder).cures == [inspect.AGAIN]
+    assert verify(folder).cures == [AGAIN]
     write_unit(folder, 1, speech[0][10:20], speech[1] | {"fingerprint": "0123"})  # the marker agrees
-    assert verify(folder).cures == [inspect.REMOVE, inspect.AGAIN]
+    assert verify(folder).cures == [REMOVE, AGAIN]
     store.write_part(store.part_path(folder, 0, 7), speech[0][:1], speech[1])
-    assert verify(folder).cures == [inspect.STRAY, inspect.REMOVE, inspect.AGAIN]
+    assert verify(folder).cures == [STRAY, REMOVE, AGAIN]
     with (folder / "segments/0000/plan.jsonl").open("a") as plan:
         plan.write("no json")
-    assert verify(folder).cures == [inspect.NEW_PLAN]
+    assert verify(folder).cures == [NEW_PLAN]
     for name in ("plan.json", "plan.jsonl"):
         make_store(folder, speech[0][:2], speech[1], segment=1)
         (folder / "segments/0000" / name).unlink()
-        assert verify(folder).cures == [inspect.NEW_PLAN]
+        assert verify(folder).cures == [NEW_PLAN]
 
 
 def test_what_is_to_be_removed_is_made_anew(tiny_checkpoint, speech_folder, tmp_path):
@@ -206,9 +206,9 @@ def test_what_is_to_be_removed_is_made_anew(tiny_checkpoint, speech_folder, tmp_
     rows = [dataclasses.replace(row, num_samples=1) for row in store.read_rows(part)]
     marker = store.read_marker(part) | {"sha256": store.write_part(part, rows, store.part_spec(part))}
     store.marker_path(part).write_text(json.dumps(marker))
-    assert verify(tmp_path / "codes").cures == [inspect.REMOVE]
+    assert verify(tmp_path / "codes").cures == [REMOVE]
     part.unlink()
-    assert verify(tmp_path / "codes").cures == [inspect.AGAIN]
+    assert verify(tmp_path / "codes").cures == [AGAIN]
     preprocess(sources, tmp_path / "codes", job, Listener(print))
     assert verify(tmp_path / "codes").problems == []
     assert part.read_bytes() == content
