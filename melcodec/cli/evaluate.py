@@ -47,7 +47,7 @@ def evaluate(
     as_json: AsJSON = False,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Reconstruct speech, score it, and write a report: index.html, metrics.json and files.csv.
+    """Reconstruct speech, score it, and write a report: index.html, metrics.json, files.csv and, with anchors, rates.svg.
 
     A run that was stopped goes on where it was. A score that cannot be computed is absent, with its reason. Most metrics come
     with the extra 'eval'; nothing needs a network.
