@@ -316,6 +316,9 @@ def test_ctrl_c_ends_it_at_once(corpus, examples, tiny_checkpoint, tmp_path):
     _, err = child.communicate(timeout=60)
     assert (child.returncode, err) == (130, "interrupted; the same command goes on from the files that are done\n")
     assert results.read_text().count("\n") == 6
+    gone = time.monotonic() + 10  # python's resource tracker ends a moment after its parent
+    while any(alive(pid) for pid in workers_of) and time.monotonic() < gone:
+        time.sleep(0.05)
     assert not any(alive(pid) for pid in workers_of)
 
 
