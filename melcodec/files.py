@@ -15,11 +15,11 @@ from melcodec.errors import MelcodecError
 def check_output(path: Path, overwrite: bool) -> None:
     """Raise MelcodecError when ``path`` is a folder or a device, or exists and must stay. Ask before long work."""
     if path.is_dir():
-        raise MelcodecError(f"{path}: is a folder; an output file was expected")
+        raise MelcodecError(f"{path}: is a folder; an output file was expected", code="exists")
     if path.exists() and not path.is_file():  # renaming over a device such as /dev/null would replace it
-        raise MelcodecError(f"{path}: is not a regular file", "write to a file, then copy it there")
+        raise MelcodecError(f"{path}: is not a regular file", "write to a file, then copy it there", "exists")
     if path.exists() and not overwrite:
-        raise MelcodecError(f"{path}: exists already", "add -f to overwrite it")
+        raise MelcodecError(f"{path}: exists already", "add -f to overwrite it", "exists")
 
 
 @contextmanager
@@ -54,8 +54,9 @@ def written_aside(path: Path, overwrite: bool = True) -> Iterator[Path]:
 
 def _explained(path: Path, error: OSError) -> MelcodecError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return MelcodecError(f"{path}: the disk is full", "free some space; what was there before is untouched")
-    return MelcodecError(f"{path}: cannot be written: {error.strerror or error}")
+        hint = "free some space; what was there before is untouched"
+        return MelcodecError(f"{path}: the disk is full", hint, "unwritable")
+    return MelcodecError(f"{path}: cannot be written: {error.strerror or error}", code="unwritable")
 
 
 def _umask() -> int:

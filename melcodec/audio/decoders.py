@@ -94,7 +94,8 @@ def _soundfile(file: Path | IO[bytes], name: str) -> Iterator[OpenAudio]:
             try:
                 return int(handle.seek(min(first, handle.frames)))
             except soundfile.LibsndfileError as error:
-                raise MelcodecError(f"{name}: damaged before {first / info.sample_rate:.2f} s{_why(error)}") from None
+                at = first / info.sample_rate
+                raise MelcodecError(f"{name}: damaged before {at:.2f} s{_why(error)}", code="truncated") from None
 
         def blocks() -> Iterator[np.ndarray]:
             start = decoded = audio.position
@@ -109,9 +110,9 @@ def _soundfile(file: Path | IO[bytes], name: str) -> Iterator[OpenAudio]:
                 block = _good_part(file, name, start, decoded, audio.most)
                 decoded += len(block)
                 yield block
-                raise MelcodecError(f"{name}: damaged after {decoded / info.sample_rate:.2f} s{damage}")
+                raise MelcodecError(f"{name}: damaged after {decoded / info.sample_rate:.2f} s{damage}", code="truncated")
             if missing := shortfall(file, info.format, length, decoded, handle.extra_info):
-                raise MelcodecError(f"{name}: truncated: {missing}")
+                raise MelcodecError(f"{name}: truncated: {missing}", code="truncated")
 
         audio.blocks, audio.seek = blocks(), seek if exact else None
         yield audio
@@ -129,9 +130,9 @@ def _handle(file: Path | IO[bytes], name: str) -> Any:
     try:
         return soundfile.SoundFile(for_soundfile(file))
     except (soundfile.LibsndfileError, TypeError, RuntimeError) as error:
-        raise MelcodecError(f"{name}: not readable as audio{_why(error)}", "is it really an audio file?") from None
+        raise MelcodecError(f"{name}: not readable as audio{_why(error)}", "is it really an audio file?", "unreadable") from None
     except OSError as error:
-        raise MelcodecError(f"{name}: {error.strerror or error}") from None
+        raise MelcodecError(f"{name}: {error.strerror or error}", code="unreadable") from None
 
 
 def _why(error: Exception) -> str:
@@ -182,15 +183,17 @@ def _pyav(file: Path | IO[bytes], name: str) -> Iterator[OpenAudio]:
         raise MelcodecError(
             f"{name}: reading '{Path(name).suffix}' needs an optional package",
             "pip install 'melcodec[av]', or convert to wav or flac",
+            "needs-package",
         ) from None
     errors: Any = av.error.FFmpegError
     with ExitStack() as stack:
         try:
             container = stack.enter_context(av.open(_for_pyav(file, stack), "r"))
         except errors as error:
-            raise MelcodecError(f"{name}: not readable as audio ({error.strerror})", "is it really an audio file?") from None
+            reason = f"{name}: not readable as audio ({error.strerror})"
+            raise MelcodecError(reason, "is it really an audio file?", "unreadable") from None
         if not container.streams.audio:
-            raise MelcodecError(f"{name}: holds no audio stream")
+            raise MelcodecError(f"{name}: holds no audio stream", code="unreadable")
         stream = container.streams.audio[0]
         info = AudioInfo(name, stream.rate, stream.channels, None, container.format.name, stream.codec.name)
 
@@ -202,7 +205,8 @@ def _pyav(file: Path | IO[bytes], name: str) -> Iterator[OpenAudio]:
                         decoded += part.samples
                         yield part.to_ndarray().T
             except errors as error:
-                raise MelcodecError(f"{name}: damaged after {decoded / info.sample_rate:.2f} s ({error.strerror})") from None
+                at = decoded / info.sample_rate
+                raise MelcodecError(f"{name}: damaged after {at:.2f} s ({error.strerror})", code="truncated") from None
 
         yield OpenAudio(info, blocks())
 

@@ -212,7 +212,7 @@ def _stretch(file: OpenAudio, sample_rate: int, span: Span, keep: bool = False) 
     try:
         blocks = resample_blocks(_checked_mono(file, span, keep), file.info.sample_rate, sample_rate)
     except MelcodecError as error:
-        raise MelcodecError(f"{file.info.path}: {error.message}", error.hint) from None
+        raise error.about(file.info.path) from None
     return (np.clip(block, -1.0, 1.0) for block in blocks)
 
 
@@ -222,7 +222,7 @@ def _check_span(info: AudioInfo, span: Span) -> None:
         raise MelcodecError(f"{info.path}: {span.start} + {span.duration} s is no stretch of a file")
     first, stop = span.samples(info.sample_rate)
     if stop is not None and stop <= first:
-        raise MelcodecError(f"{info.path}: the stretch {span} holds no samples")
+        raise MelcodecError(f"{info.path}: the stretch {span} holds no samples", code="too-short")
 
 
 def _checked_mono(file: OpenAudio, span: Span, keep: bool) -> Iterator[np.ndarray]:
@@ -239,15 +239,18 @@ def _checked_mono(file: OpenAudio, span: Span, keep: bool) -> Iterator[np.ndarra
         mono = block[:, 0] if info.channels == 1 else block.mean(axis=1, dtype=np.float32)
         if not np.isfinite(mono).all():
             bad = first + came + int(np.argmin(np.isfinite(mono)))
-            raise MelcodecError(f"{info.path}: NaN or infinity at {bad / info.sample_rate:.3f} s", "repair or leave out the file")
+            raise MelcodecError(
+                f"{info.path}: NaN or infinity at {bad / info.sample_rate:.3f} s", "repair or leave out the file", "nan"
+            )
         came += len(mono)
         yield np.ascontiguousarray(mono)
     if keep:
         return
     if file.position == 0:
-        raise MelcodecError(f"{info.path}: holds no samples")
+        raise MelcodecError(f"{info.path}: holds no samples", code="too-short")
     if came == 0 or (stop is not None and stop - file.position > SLOPPY_SECONDS * info.sample_rate):
-        raise MelcodecError(f"{info.path}: the stretch {span} lies past the end at {file.position / info.sample_rate:.2f} s")
+        end = file.position / info.sample_rate
+        raise MelcodecError(f"{info.path}: the stretch {span} lies past the end at {end:.2f} s", code="truncated")
 
 
 def _next(file: OpenAudio, stop: int | None, keep: bool) -> np.ndarray | None:

@@ -49,7 +49,7 @@ def opened(source: Source, member: str = "") -> Iterator[Path | IO[bytes]]:
         with streamed as stream:
             shutil.copyfileobj(stream, spool)
         if spool.tell() == 0:
-            raise MelcodecError(f"{named(source, member)}: is empty")
+            raise MelcodecError(f"{named(source, member)}: is empty", code="unreadable")
         spool.seek(0)
         yield spool
 
@@ -75,11 +75,11 @@ def is_url(source: Source) -> bool:
 def _existing(source: Source) -> Path:
     path = Path(source)
     if not path.exists():
-        raise MelcodecError(f"{path}: no such file")
+        raise MelcodecError(f"{path}: no such file", code="missing")
     if path.is_dir():
-        raise MelcodecError(f"{path}: is a folder, not a file")
+        raise MelcodecError(f"{path}: is a folder, not a file", code="unreadable")
     if path.stat().st_size == 0:
-        raise MelcodecError(f"{path}: the file is empty")
+        raise MelcodecError(f"{path}: the file is empty", code="unreadable")
     return path
 
 
@@ -88,7 +88,8 @@ def _remote(url: str) -> Iterator[IO[bytes]]:
     try:
         fsspec = import_module("fsspec")  # it brings no types
     except ImportError:
-        raise MelcodecError(f"{url}: reading a URL needs an optional package", "pip install 'melcodec[remote]'") from None
+        hint = "pip install 'melcodec[remote]'"
+        raise MelcodecError(f"{url}: reading a URL needs an optional package", hint, "needs-package") from None
     try:
         with fsspec.open(url, "rb") as stream:
             yield stream
@@ -98,7 +99,8 @@ def _remote(url: str) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise  # there is no room here for the copy
         error = _connection(error) or error
-        raise MelcodecError(f"{url}: cannot be read ({type(error).__name__}: {error})".replace("\n", " ")) from None
+        message = f"{url}: cannot be read ({type(error).__name__}: {error})".replace("\n", " ")
+        raise MelcodecError(message, code="unreadable") from None
 
 
 def _connection(error: BaseException | None) -> OSError | None:
@@ -114,7 +116,8 @@ def _archive(name: str) -> Iterator[tarfile.TarFile]:
         with _remote(name) if is_url(name) else _existing(name).open("rb") as raw, tarfile.open(fileobj=raw) as archive:
             yield archive
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise MelcodecError(f"{name}: not readable as a tar archive ({error})".replace("\n", " ")) from None
+        message = f"{name}: not readable as a tar archive ({error})".replace("\n", " ")
+        raise MelcodecError(message, code="unreadable") from None
 
 
 @contextmanager
@@ -122,7 +125,7 @@ def _member(name: str, member: str) -> Iterator[IO[bytes]]:
     stat = None if is_url(name) else _existing(name).stat()
     entry = _members(name, stat and (stat.st_size, stat.st_mtime_ns)).get(member)
     if entry is None:
-        raise MelcodecError(f"{name}: holds no file '{member}'")
+        raise MelcodecError(f"{name}: holds no file '{member}'", code="missing")
     with _archive(name) as archive:
         stream = archive.extractfile(entry)
         assert stream is not None  # only folders and the like have none, and _members leaves those out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,27 +12,11 @@ from melcodec.audio.decoders import AudioInfo
 from melcodec.audio.io import Span, open_blocks
 from melcodec.audio.sources import named
 from melcodec.errors import MelcodecError, from_os
-from melcodec.formats.store import OK
+from melcodec.formats.store import OK, REASONS
 from melcodec.manifests.base import Utterance
 
 # a wave that never reaches one step of 16 bits, -90 dB of full scale, is silent
 SILENT_PEAK = 2.0**-15
-# How what audio.io says begins, after the name of the file, and what it is called here; anything else is unreadable.
-REASONS = (
-    (r"NaN or infinity", "nan"),
-    (r"(the stretch .*)?holds no samples", "too-short"),
-    (r"damaged (after|before)", "truncated"),
-    (r"truncated:", "truncated"),
-    (r"the stretch .* lies past the end", "truncated"),
-)
-
-
-class UnheardError(MelcodecError):
-    """An utterance cannot be heard, or not to its end; ``status`` is the reason's name."""
-
-    def __init__(self, message: str, hint: str | None = None, status: str = "unreadable") -> None:
-        super().__init__(message, hint)
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -97,16 +80,8 @@ def opened(utterance: Utterance, sample_rate: int, cut: str = "") -> Iterator[Ta
 
 
 def reason(error: MelcodecError) -> str:
-    """The status that stands for ``error``."""
-    return error.status if isinstance(error, UnheardError) else "unreadable"
-
-
-def _status(message: str, name: str) -> str:
-    """The status that stands for a decoder's ``message`` about ``name``, whose folders may be called anything."""
-    said = message.removeprefix(f"{name}: ")
-    if said == message:
-        return "unreadable"
-    return next((status for words, status in REASONS if re.match(words, said)), "unreadable")
+    """The status of a row that has no codes because of ``error``."""
+    return error.code if error.code in REASONS else "unreadable"
 
 
 @contextmanager
@@ -114,11 +89,10 @@ def _decoding(name: str) -> Iterator[None]:
     """A block in which every exception is the fault of the file ``name``, and becomes MelcodecError."""
     try:
         yield
-    except MelcodecError as error:
-        raise UnheardError(error.message, error.hint, _status(error.message, name)) from None
-    except MemoryError:
+    except (MelcodecError, MemoryError):
         raise
     except OSError as error:  # such as a folder that lists its files but does not let them be opened
         raise from_os(error) from None
     except Exception as error:  # decoders meet damage with whatever they have: ValueError, RuntimeError ...
-        raise MelcodecError(f"{name}: not decodable ({type(error).__name__}: {error})".replace("\n", " ")) from None
+        message = f"{name}: not decodable ({type(error).__name__}: {error})".replace("\n", " ")
+        raise MelcodecError(message, code="unreadable") from None

@@ -82,5 +82,7 @@ def test_a_relative_path_is_no_message(word, tmp_path, monkeypatch):
     assert why(Utterance("a", f"file://{tmp_path}/{word}.wav")) == "unreadable"  # the reason repeats the path
 
 
-def test_another_error_is_unreadable():
+def test_the_code_counts_and_not_the_words():
     assert reason(MelcodecError("damaged after 1.00 s")) == "unreadable"
+    assert reason(MelcodecError("a.wav: no such file", code="missing")) == "unreadable"
+    assert reason(MelcodecError("reworded", code="truncated")) == "truncated"
