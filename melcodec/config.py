@@ -29,6 +29,11 @@ N_MELS = 80
 CONFIG_VERSION = 1
 
 
+# json_schema_extra of a setting of the model that the fingerprint leaves out: what only training uses, and sizes that the
+# shapes of the tensors already tell (``formats.fingerprint``)
+NOT_IN_CODES: dict[str, Any] = {"decides_codes": False}
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -57,18 +62,20 @@ class ConvConfig(_Settings):
     """The XTTS convolution stack. The inner width is twice ``hidden``."""
 
     kind: Literal["conv"] = "conv"
-    hidden: int = Field(256, ge=1, description="channels; twice as many at the innermost")
-    num_blocks: int = Field(3, ge=0, description="residual blocks, in the encoder and in the decoder")
+    hidden: int = Field(256, ge=1, description="channels; twice as many at the innermost", json_schema_extra=NOT_IN_CODES)
+    num_blocks: int = Field(
+        3, ge=0, description="residual blocks, in the encoder and in the decoder", json_schema_extra=NOT_IN_CODES
+    )
 
 
 class EMAConfig(_Settings):
     """The XTTS codebook: nearest neighbour, learned by exponential moving averages."""
 
     kind: Literal["ema"] = "ema"
-    dim: int = Field(512, ge=1, description="D, latent width")
-    codebook_size: int = Field(1024, ge=2, le=65_536, description="K")
-    decay: float = Field(0.99, gt=0, lt=1, description="of the moving averages, per step")
-    eps: float = Field(1e-5, gt=0, description="smooths the counts that divide the averages")
+    dim: int = Field(512, ge=1, description="D, latent width", json_schema_extra=NOT_IN_CODES)
+    codebook_size: int = Field(1024, ge=2, le=65_536, description="K", json_schema_extra=NOT_IN_CODES)
+    decay: float = Field(0.99, gt=0, lt=1, description="of the moving averages, per step", json_schema_extra=NOT_IN_CODES)
+    eps: float = Field(1e-5, gt=0, description="smooths the counts that divide the averages", json_schema_extra=NOT_IN_CODES)
 
 
 class ModelConfig(_Settings):
@@ -198,6 +205,12 @@ class RunConfig(_Settings):
         if self.data.batch_size % self.train.accumulate:
             raise ValueError("data.batch_size must be a multiple of train.accumulate")
         return self
+
+
+def decides_codes(field: FieldInfo) -> bool:
+    """Whether a setting of the model can change what a code means without changing the shape of a tensor."""
+    extra = field.json_schema_extra
+    return not (isinstance(extra, dict) and extra.get("decides_codes") is False)
 
 
 def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -3,25 +3,23 @@
 One safetensors file with the tensors under their ``dvae.pth`` names and, in its metadata, the model configuration, the
 mel norms, where the weights come from, and a fingerprint.
 
-The fingerprint names the *code space*: mel settings, norms, encoder and codebook, everything that decides which codes
-a sound gets and what they stand for. Two checkpoints that differ in the decoder alone share it, and their codes.
+The fingerprint names the *code space* (``formats.fingerprint``). Two checkpoints that differ in the decoder alone share
+it, and their codes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from melcodec.config import ModelConfig, parse
 from melcodec.errors import MelcodecError
 from melcodec.formats.container import read_container, write_container
+from melcodec.formats.fingerprint import fingerprint
 from melcodec.vqvae import VQVAE, build_vqvae
 
 KIND = "checkpoint"
@@ -46,14 +44,8 @@ class Checkpoint:
 
     @property
     def fingerprint(self) -> str:
-        """12 hex digits of SHA-256 over the mel settings, the norms, the encoder and the codebook."""
-        digest = hashlib.sha256(json.dumps(self.config.mel.model_dump(), sort_keys=True).encode())
-        digest.update(np.asarray(self.mel_norms, np.float32).tobytes())  # equal however many digits they were written with
-        for key in sorted(self.tensors):
-            if key.startswith("encoder.") or key == "codebook.embed":
-                digest.update(key.encode())
-                digest.update(self.tensors[key].detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:12]
+        """12 hexadecimal digits; see ``formats.fingerprint``."""
+        return fingerprint(self.config, self.mel_norms, self.tensors, EMA_BUFFERS)
 
     def build(self) -> VQVAE:
         """The model in eval mode with these weights, loaded strictly."""
