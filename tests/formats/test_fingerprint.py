@@ -45,7 +45,9 @@ def test_the_golden_checkpoint(tiny_checkpoint):
 
 
 @pytest.mark.parametrize(
-    ("config", "expected"), [(XTTS, "e99d108ae492"), (SMALL_MEL, "6d2ecd79b4be"), (SMALL, "7d436863c17c")], ids=["xtts", "16 kHz", "small"]
+    ("config", "expected"),
+    [(XTTS, "e99d108ae492"), (SMALL_MEL, "6d2ecd79b4be"), (SMALL, "7d436863c17c")],
+    ids=["xtts", "16 kHz", "small"],
 )
 def test_conv_and_ema(config, expected):
     assert Checkpoint(config, NORMS, exact_weights(config)).fingerprint == expected
