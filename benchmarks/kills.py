@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 
 from melcodec.audio.io import find_audio
-from melcodec.corpus.verify import verify
+from melcodec.store.verify import verify
 
 VICTIMS = ("driver", "worker", "all")
 DAMAGES = {

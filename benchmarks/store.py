@@ -1,6 +1,6 @@
 """A store of many short utterances beside one ``.npy`` for each: written, scanned, read at random, exported.
 
-    python benchmarks/store.py [--utterances 100000] [--codes 200]
+    python benchmarks/parquet.py [--utterances 100000] [--codes 200]
 
 Every line is both in one run, on one disk; reads come from the system's cache for both. Random reads make tensors.
 """
@@ -19,18 +19,18 @@ import numpy as np
 import torch
 
 from melcodec.config import MelConfig
-from melcodec.corpus.commit import commit
-from melcodec.corpus.dataset import CodesDataset
-from melcodec.corpus.export import export
-from melcodec.corpus.plan import extend_plan
-from melcodec.formats import store
-from melcodec.formats.store import Row
 from melcodec.manifests.base import Utterance
+from melcodec.store import layout, parquet
+from melcodec.store.commit import commit
+from melcodec.store.dataset import CodesDataset
+from melcodec.store.export import export
+from melcodec.store.parquet import Row
+from melcodec.store.plan import extend_plan
 
 K, HOP, RATE = 1024, 1024, 22_050
 SPEC = {
-    "format": store.FORMAT,
-    "version": store.VERSION,
+    "format": layout.FORMAT,
+    "version": layout.VERSION,
     "melcodec": "benchmark",
     "checkpoint": "none",
     "fingerprint": "0" * 12,
@@ -57,7 +57,7 @@ def size(folder: Path) -> int:
 def write_store(folder: Path, names: list[str], codes: np.ndarray) -> None:
     """As preprocess does: a plan, then part by part, each synced and marked."""
     folder.mkdir()
-    (folder / store.RUN).write_text(json.dumps(SPEC))
+    (folder / layout.RUN).write_text(json.dumps(SPEC))
     length = codes.shape[1] * HOP
     listed = [Utterance(id=name, path=f"{name}.flac", duration=length / RATE) for name in names]
     rows = {
@@ -93,7 +93,7 @@ def main() -> None:
         lines = [("write", timed(lambda: write_store(ours, names, codes)), timed(lambda: write_npy(theirs, names, codes)))]
 
         def scan_store() -> int:
-            return sum(int(row.codes.sum()) for path in store.parts(ours) for row in store.read_rows(path))
+            return sum(int(row.codes.sum()) for path in layout.parts(ours) for row in parquet.read_rows(path))
 
         def scan_npy() -> int:
             return sum(int(np.load(path).sum()) for path in sorted(theirs.rglob("*.npy")))

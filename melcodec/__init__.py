@@ -16,13 +16,13 @@ from melcodec.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from melcodec.codec import Codec
-    from melcodec.corpus.dataset import CodesDataset
     from melcodec.errors import MelcodecError
+    from melcodec.store.dataset import CodesDataset
     from melcodec.training.run import train
 
 _HOMES = {
     "Codec": "melcodec.codec",
-    "CodesDataset": "melcodec.corpus.dataset",
+    "CodesDataset": "melcodec.store.dataset",
     "MelcodecError": "melcodec.errors",
     "train": "melcodec.training.run",
 }

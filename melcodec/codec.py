@@ -20,9 +20,9 @@ from melcodec.config import GriffinLimConfig
 from melcodec.devices import exact_float32, find_device
 from melcodec.errors import MelcodecError
 from melcodec.formats.checkpoint import Checkpoint, load_checkpoint
-from melcodec.formats.codes import Codes
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT, find_checkpoint
 from melcodec.metrics.codes import bit_rate
+from melcodec.store.codes import Codes
 from melcodec.vocoder.base import Vocoder
 from melcodec.vocoder.build import build_vocoder
 from melcodec.vqvae import VQVAE

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from melcodec.audio.io import load, probe
 from melcodec.codec import Codec
-from melcodec.formats import store
-from melcodec.formats.store import Row
+from melcodec.store import layout, parquet
+from melcodec.store.parquet import Row
 
 PIECES = 6  # of each example: some of other lengths, so that batches have something to sort
 
@@ -29,8 +29,8 @@ def speech_rows(checkpoint, examples):
     for name, reason in [("lj_en/broken", "unreadable"), ("nathalie_nl/quiet", "silent")]:
         rows.append(Row(name, source=f"{name}.wav", status=reason, error=f"{name}.wav: {reason} it is"))
     spec = {
-        "format": store.FORMAT,
-        "version": store.VERSION,
+        "format": layout.FORMAT,
+        "version": layout.VERSION,
         "melcodec": "0.1.0",
         "checkpoint": "tiny",
         "fingerprint": codec.fingerprint,
@@ -46,8 +46,8 @@ def speech_rows(checkpoint, examples):
 
 def make_store(folder: Path, rows: list[Row], spec: dict, unit_size: int = 10, segment: int = 0) -> Path:
     """Write ``rows`` as one segment of the store ``folder``, ``unit_size`` to a part."""
-    (folder / store.PARTS).mkdir(parents=True, exist_ok=True)
-    (folder / store.RUN).write_text(json.dumps(spec))
+    (folder / layout.PARTS).mkdir(parents=True, exist_ok=True)
+    (folder / layout.RUN).write_text(json.dumps(spec))
     units = [rows[start : start + unit_size] for start in range(0, len(rows), unit_size)]
     write_plan(folder, [(row.id, unit) for unit, members in enumerate(units) for row in members], segment)
     for unit, members in enumerate(units):
@@ -57,7 +57,7 @@ def make_store(folder: Path, rows: list[Row], spec: dict, unit_size: int = 10, s
 
 def write_plan(folder: Path, planned: list[tuple[str, int]], segment: int = 0) -> None:
     """The frozen plan: (id, unit) of each utterance."""
-    home = folder / store.SEGMENTS / f"{segment:04d}"
+    home = folder / layout.SEGMENTS / f"{segment:04d}"
     home.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps({"id": name, "path": f"{name}.wav", "unit": unit}) + "\n" for name, unit in planned)
     (home / "plan.jsonl").write_text(lines, encoding="utf-8")
@@ -67,12 +67,12 @@ def write_plan(folder: Path, planned: list[tuple[str, int]], segment: int = 0) -
 
 def write_unit(folder: Path, unit: int, rows: list[Row], spec: dict, segment: int = 0) -> Path:
     """A part and its marker."""
-    part = store.part_path(folder, segment, unit)
-    digest = store.write_part(part, rows, spec)
-    plan = json.loads((folder / store.SEGMENTS / f"{segment:04d}" / "plan.json").read_text())
+    part = layout.part_path(folder, segment, unit)
+    digest = parquet.write_part(part, rows, spec)
+    plan = json.loads((folder / layout.SEGMENTS / f"{segment:04d}" / "plan.json").read_text())
     done = [row for row in rows if row.codes is not None]
     counts = {"rows": len(rows), "ok": len(done), "errors": len(rows) - len(done)}
     codes, seconds = sum(row.codes.shape[1] for row in done), round(sum(row.duration or 0.0 for row in done), 3)
     marker = {"unit": unit, "plan_hash": plan["hash"], **counts, "codes": codes, "seconds": seconds, "sha256": digest}
-    store.marker_path(part).write_text(json.dumps(marker))
+    layout.marker_path(part).write_text(json.dumps(marker))
     return part

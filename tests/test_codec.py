@@ -11,7 +11,7 @@ from melcodec.codec import Codec
 from melcodec.config import ConvConfig, EMAConfig, ModelConfig, xtts_mel_norms
 from melcodec.errors import MelcodecError
 from melcodec.formats.checkpoint import from_model
-from melcodec.formats.codes import Codes
+from melcodec.store.codes import Codes
 from melcodec.vqvae import build_vqvae
 
 

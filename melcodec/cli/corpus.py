@@ -13,7 +13,7 @@ from melcodec.cli import _options as options
 from melcodec.cli._console import progress, say
 
 if TYPE_CHECKING:
-    from melcodec.corpus.info import CorpusInfo
+    from melcodec.store.info import CorpusInfo
 
 Folder = Annotated[Path, typer.Argument(metavar="CODES", help="Folder that preprocess wrote.", show_default=False)]
 AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -25,7 +25,7 @@ corpus_app = typer.Typer(no_args_is_help=True, help="Folders of codes: what is i
 @corpus_app.command("info")
 def corpus_info(folder: Folder, as_json: AsJSON = False) -> None:
     """Say what a folder of codes holds: hours, codes, how the codebook is used, failures by reason, fingerprint."""
-    from melcodec.corpus.info import corpus_info as count
+    from melcodec.store.info import corpus_info as count
 
     found = count(folder)
     if as_json:
@@ -68,7 +68,7 @@ def corpus_verify(folder: Folder, as_json: AsJSON = False) -> None:
 
     Exit status 1 when there is any.
     """
-    from melcodec.corpus.verify import verify
+    from melcodec.store.verify import verify
 
     verdict = verify(folder)
     if as_json:
@@ -94,7 +94,7 @@ def corpus_export(
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write the codes in another form: .npy files, one flat file, tar shards, a Hugging Face data set or lhotse cuts."""
-    from melcodec.corpus.export import export
+    from melcodec.store.export import export
 
     with progress("exporting") as update:
         done = export(folder, output, to, overwrite, shard_size, update)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from melcodec.codec import Codec
-    from melcodec.formats.codes import Codes
+    from melcodec.store.codes import Codes
 
 Inputs = Annotated[
     list[Path],
@@ -52,8 +52,8 @@ def decode(
     """
     from melcodec.audio.io import WRITERS
     from melcodec.formats.arrays import SUFFIXES
-    from melcodec.formats.codes import find_codes
     from melcodec.plots import FORMATS
+    from melcodec.store.codes import find_codes
 
     suffix, known = f".{to}" if to else ".npy", (*SUFFIXES, *WRITERS, *FORMATS)
     if suffix not in known:
@@ -73,7 +73,7 @@ def decode(
     todo = tally.pending(overwrite)
 
     from melcodec.codec import Codec
-    from melcodec.formats.codes import load_codes
+    from melcodec.store.codes import load_codes
 
     codec = Codec.from_pretrained(checkpoint, device)
     with progress("decoding") as update:
@@ -96,8 +96,10 @@ def decode(
 
 def refuse_stores(inputs: list[Path]) -> None:
     """Say what to do with a folder of melcodec preprocess, which holds no codes files."""
+    from melcodec.store.layout import is_store
+
     for folder in inputs:
-        if folder.is_dir() and (folder / "run.json").is_file():  # formats.store would import pyarrow
+        if is_store(folder):
             raise MelcodecError(
                 f"{folder}: a folder of melcodec preprocess",
                 "decode one utterance with --id, or all of what melcodec corpus export --to npy makes of it",
@@ -116,8 +118,9 @@ def stored_codes(folder: Path, wanted: str) -> Codes:
     """The codes of the utterance ``wanted`` in the store ``folder``; MelcodecError when it has none."""
     import numpy as np
 
-    from melcodec.formats.codes import Codes
-    from melcodec.formats.store import find_row, read_spec
+    from melcodec.store.codes import Codes
+    from melcodec.store.layout import read_spec
+    from melcodec.store.parquet import find_row
 
     spec, row = read_spec(folder), find_row(folder, wanted)
     if row.codes is None:

@@ -46,7 +46,7 @@ def encode(
 
     from melcodec.codec import Codec
     from melcodec.corpus.files import encode_files
-    from melcodec.formats.codes import save_codes
+    from melcodec.store.codes import save_codes
 
     codec = Codec.from_pretrained(checkpoint, device)
     if jobs.single:

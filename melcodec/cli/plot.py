@@ -106,7 +106,7 @@ def plot_codes(
 
     from melcodec.audio.io import load
     from melcodec.codec import Codec
-    from melcodec.formats.codes import load_codes
+    from melcodec.store.codes import load_codes
 
     stored = load_codes(Path(source)) if pictures.is_array(source) else None
     codec = Codec.from_pretrained(checkpoint, device)

@@ -20,8 +20,8 @@ from melcodec.cli._console import say, stop_on_signals
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 
 if TYPE_CHECKING:
-    from melcodec.corpus.finalize import Summary
     from melcodec.corpus.progress import Snapshot
+    from melcodec.store.finalize import Summary
 
 
 class OnTruncated(str, Enum):
@@ -80,9 +80,9 @@ def preprocess(
     """
     from melcodec.corpus.driver import Job, Listener
     from melcodec.corpus.driver import preprocess as run
-    from melcodec.corpus.finalize import Limit
     from melcodec.corpus.reading import Rules
     from melcodec.manifests.build import find_utterances
+    from melcodec.store.finalize import Limit
 
     limit = Limit(max_failures)
     limit.allowed(0)  # before long work

@@ -14,19 +14,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from melcodec.corpus.commit import committed, sweep
 from melcodec.corpus.embedded import EmbeddedExecutor
-from melcodec.corpus.finalize import Summary, finalize
-from melcodec.corpus.plan import Segment, Unit, extend_plan
 from melcodec.corpus.progress import Meter, Snapshot
 from melcodec.corpus.quarantine import ATTEMPTS, Case
 from melcodec.corpus.reading import Rules
-from melcodec.corpus.retry import begin_retry, end_retry, resume_retry
 from melcodec.corpus.tasks import WORKERS_PER_GPU, Event, Executor, Finished, Lost, Setup, Task
 from melcodec.errors import MelcodecError
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
-from melcodec.formats.store import LOCK, part_name
 from melcodec.manifests.base import Utterance
+from melcodec.store.commit import committed, sweep
+from melcodec.store.finalize import Summary, finalize
+from melcodec.store.layout import LOCK, part_name
+from melcodec.store.plan import Segment, Unit, extend_plan
+from melcodec.store.retry import begin_retry, end_retry, resume_retry
 
 POLL_SECONDS = 0.25  # also how long a Ctrl-C may go unheard
 UNIT_TIMEOUT = 3600.0
@@ -77,7 +77,7 @@ def preprocess(utterances: Sequence[Utterance], folder: Path, job: Job, listener
     Raises:
         MelcodecError: the store belongs to another run, is in use, or cannot be written; no worker can start.
     """
-    from melcodec.corpus.spec import begin_or_resume
+    from melcodec.store.spec import begin_or_resume
 
     listener = listener or Listener()
     wanted = _wanted(job)

@@ -12,7 +12,7 @@ import numpy as np
 from melcodec.audio.io import load, probe
 from melcodec.codec import Codec
 from melcodec.errors import MelcodecError, from_os
-from melcodec.formats.codes import Codes
+from melcodec.store.codes import Codes
 
 SHORT_SECONDS = 60.0  # longer files stream on their own, so that memory does not depend on their length
 

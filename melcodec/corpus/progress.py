@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from melcodec.corpus.plan import Unit
 from melcodec.corpus.tasks import Advanced, Event, Finished
+from melcodec.store.plan import Unit
 
 
 def in_words(seconds: float) -> str:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from melcodec.corpus.plan import UNIT_SECONDS, Unit, estimated_seconds
 from melcodec.corpus.tasks import Task
+from melcodec.store.plan import UNIT_SECONDS, Unit, estimated_seconds
 
 ATTEMPTS = 4
 LEAST_SECONDS = 30.0  # that a probe may take, where a unit may take so long

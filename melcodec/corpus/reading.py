@@ -12,8 +12,8 @@ from melcodec.audio.decoders import AudioInfo
 from melcodec.audio.io import Span, open_blocks
 from melcodec.audio.sources import named
 from melcodec.errors import MelcodecError, from_os
-from melcodec.formats.store import OK, REASONS
 from melcodec.manifests.base import Utterance
+from melcodec.store.parquet import OK, REASONS
 
 # a wave that never reaches one step of 16 bits, -90 dB of full scale, is silent
 SILENT_PEAK = 2.0**-15

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from melcodec.corpus.plan import Unit
+from melcodec.store.plan import Unit
 
 if TYPE_CHECKING:
-    from melcodec.corpus.commit import Receipt
     from melcodec.corpus.unit import Report
+    from melcodec.store.commit import Receipt
 
 MAX_READERS = 16  # threads that decode for one worker
 WORKERS_PER_GPU = 2  # while one reads its next unit and writes its last, the other encodes
@@ -138,8 +138,8 @@ class Worker:
     def run(self, task: Task, report: Report | None = None) -> Receipt | None:
         """Do ``task``; the receipt is None for a probe."""
         from melcodec.corpus.reading import Rules
-        from melcodec.corpus.retry import known_rows
         from melcodec.corpus.unit import GENTLE, encode_unit, process_unit
+        from melcodec.store.retry import known_rows
 
         effort = GENTLE if task.gentle else self.effort
         known = known_rows(self.folder, task.unit, self.spec) if task.again else {}

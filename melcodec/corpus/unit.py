@@ -19,13 +19,13 @@ from torch import Tensor
 
 from melcodec.chunking import group_by_length
 from melcodec.codec import BATCH_FRAMES, Codec, padded
-from melcodec.corpus.commit import Receipt, commit
 from melcodec.corpus.files import SHORT_SECONDS
-from melcodec.corpus.plan import Unit
 from melcodec.corpus.reading import Rules, Tape, opened, reason
 from melcodec.errors import MelcodecError
-from melcodec.formats.store import OK, Row
 from melcodec.manifests.base import Utterance
+from melcodec.store.commit import Receipt, commit
+from melcodec.store.parquet import OK, Row
+from melcodec.store.plan import Unit
 
 POOL_FRAMES = 1 << 18  # mels of 50 minutes, 80 MiB, are sorted by length at once: few batches of it are not full
 MAX_POOL = 1024  # utterances, so that progress is seen where many fail

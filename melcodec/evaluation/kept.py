@@ -10,8 +10,9 @@ import numpy as np
 
 from melcodec.errors import MelcodecError
 from melcodec.formats.arrays import SUFFIXES
-from melcodec.formats.codes import find_codes, load_codes
-from melcodec.formats.store import is_store, parts, read_rows, read_spec
+from melcodec.store.codes import find_codes, load_codes
+from melcodec.store.layout import is_store, parts, read_spec
+from melcodec.store.parquet import read_rows
 
 
 @dataclass(frozen=True)

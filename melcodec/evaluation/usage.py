@@ -13,8 +13,9 @@ from melcodec.audio.io import find_audio, open_blocks
 from melcodec.codec import Codec
 from melcodec.errors import MelcodecError
 from melcodec.formats.arrays import SUFFIXES
-from melcodec.formats.codes import Codes, find_codes, load_codes
-from melcodec.formats.store import codes_of, is_store, parts, read_part, read_spec
+from melcodec.store.codes import Codes, find_codes, load_codes
+from melcodec.store.layout import is_store, parts, read_spec
+from melcodec.store.parquet import codes_of, read_part
 
 LATENT_SECONDS = 10.0  # of each file: thousands of latents say no more than hundreds do
 Update = Callable[[int, int], None]

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from melcodec.formats.codes import Codes, save_codes
+from melcodec.store.codes import Codes, save_codes
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from melcodec.audio.io import load
 from melcodec.codec import Codec
-from melcodec.formats import store
+from melcodec.store import layout, parquet
 from tests.stores import make_store, speech_rows
 
 
@@ -51,8 +51,8 @@ def test_info_as_json(cli, codes):
 def test_verify(cli, codes):
     assert cli("corpus", "verify", "codes") == (0, "", "26 planned utterances, 3 parts, 0 problems\n")
     (codes / "parts/.0000-00002.ab.parquet").write_bytes(b"half")
-    store.part_path(codes, 0, 1).unlink()
-    store.marker_path(store.part_path(codes, 0, 2)).unlink()
+    layout.part_path(codes, 0, 1).unlink()
+    layout.marker_path(layout.part_path(codes, 0, 2)).unlink()
     status, out, err = cli("corpus", "verify", "codes")
     assert status == 1
     assert out.splitlines() == [
@@ -71,7 +71,7 @@ def test_verify(cli, codes):
 
 
 def test_hints_that_help(cli, refused, codes, speech):
-    store.write_part(store.part_path(codes, 0, 7), speech[0][:1], speech[1])
+    parquet.write_part(layout.part_path(codes, 0, 7), speech[0][:1], speech[1])
     status, _, err = cli("corpus", "verify", "codes")
     assert status == 1
     assert [line for line in err.splitlines() if line.startswith("hint")] == [
@@ -83,7 +83,7 @@ def test_hints_that_help(cli, refused, codes, speech):
     assert [line for line in err.splitlines() if line.startswith("hint")] == [
         "hint: a plan cannot be made anew: put segments/ back from a copy, or begin in a new folder"
     ]
-    store.part_path(codes, 0, 1).write_bytes(b"PAR1")
+    layout.part_path(codes, 0, 1).write_bytes(b"PAR1")
     for words in (["info"], ["export", "--to", "npy", "-o", "out"]):
         assert "hint: melcodec corpus verify names what is damaged" in refused("corpus", words[0], "codes", *words[1:])
     (codes / "run.json").write_text("{")

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from melcodec.codec import Codec
-from melcodec.formats.codes import load_codes
+from melcodec.store.codes import load_codes
 
 
 @pytest.fixture

@@ -17,8 +17,11 @@ from melcodec.cli._pictures import sounds
 from melcodec.codec import Codec
 from melcodec.config import MelConfig, xtts_mel_norms
 from melcodec.evaluation.usage import first_latents
-from melcodec.formats.codes import Codes, save_codes
 from melcodec.plots import save_figure
+from melcodec.store.codes import Codes, save_codes
+from melcodec.store.layout import FORMAT, VERSION
+from melcodec.store.parquet import Row
+from tests.stores import make_store
 
 
 @pytest.fixture(scope="module")
@@ -202,15 +205,10 @@ def test_usage_of_several_codebooks_counts_each_apart(plot, tmp_path):
 
 
 def test_usage_of_a_store(plot, tmp_path):
-    store = pytest.importorskip("melcodec.formats.store")
-    spec = {"format": store.FORMAT, "version": store.VERSION, "fingerprint": "0123456789ab", "codebook_size": 8}
+    spec = {"format": FORMAT, "version": VERSION, "fingerprint": "0123456789ab", "codebook_size": 8}
     spec |= {"num_codebooks": 1, "samples_per_code": 1024, "sample_rate": 22_050, "mel": MelConfig().model_dump()}
-    (tmp_path / "store/parts").mkdir(parents=True)
-    (tmp_path / "store/run.json").write_text(json.dumps(spec))
-    path = store.part_path(tmp_path / "store", 0, 0)
-    rows = [store.Row("a", np.array([[1, 2, 2]], np.uint16)), store.Row("b", None, status="silent", error="silent")]
-    store.write_part(path, rows, spec)
-    store.marker_path(path).write_text("{}")
+    rows = [Row("a", np.array([[1, 2, 2]], np.uint16)), Row("b", None, status="silent", error="silent")]
+    make_store(tmp_path / "store", rows, spec)
     assert "2 of 8 codes used, perplexity 2, 3 codes counted" in plot("usage", "store", "-o", "usage.png")
 
 

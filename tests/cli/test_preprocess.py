@@ -17,10 +17,10 @@ import pytest
 from melcodec.audio.io import load
 from melcodec.cli import preprocess as command
 from melcodec.corpus import driver
-from melcodec.corpus.finalize import Summary
 from melcodec.corpus.progress import Busy, Snapshot
 from melcodec.corpus.reading import Rules
-from melcodec.formats.store import read_rows
+from melcodec.store.finalize import Summary
+from melcodec.store.parquet import read_rows
 
 
 @pytest.fixture

@@ -17,13 +17,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from melcodec.corpus import driver, finalize, spec
+from melcodec.corpus import driver, spec
 from melcodec.corpus.driver import Job, Listener, preprocess
-from melcodec.corpus.plan import read_plan
 from melcodec.corpus.reading import Rules
 from melcodec.errors import MelcodecError
-from melcodec.formats.store import marker_path, read_rows
 from melcodec.manifests.base import Utterance
+from melcodec.store import finalize
+from melcodec.store.layout import marker_path
+from melcodec.store.parquet import read_rows
+from melcodec.store.plan import read_plan
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +273,7 @@ def test_a_specification_that_is_gone_is_written_anew_after_the_parts(undisturbe
 
 
 def test_parts_of_different_runs_have_no_specification(undisturbed, messy, utterances, run, tmp_path):
-    from melcodec.formats.store import part_spec, write_part
+    from melcodec.store.parquet import part_spec, write_part
 
     folder = copied(undisturbed[0], tmp_path / "codes")
     path = folder / "parts/0000-00001.parquet"
@@ -374,7 +376,7 @@ def test_what_is_missing_is_never_forgotten(undisturbed, tmp_path):
 
 def test_a_part_with_other_rows_than_planned_is_missing(undisturbed, tmp_path):
     """Even when its marker says that all is well."""
-    from melcodec.formats.store import write_part
+    from melcodec.store.parquet import write_part
 
     folder = copied(undisturbed[0], tmp_path / "codes")
     path = folder / "parts/0000-00001.parquet"

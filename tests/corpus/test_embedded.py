@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from melcodec.codec import Codec
-from melcodec.corpus import plan
 from melcodec.corpus.embedded import EmbeddedExecutor
 from melcodec.corpus.quarantine import Case
 from melcodec.corpus.reading import Rules
@@ -23,8 +22,10 @@ from melcodec.corpus.spec import run_spec
 from melcodec.corpus.tasks import Advanced, Finished, Lost, Setup, Task
 from melcodec.errors import MelcodecError
 from melcodec.formats.checkpoint import load_checkpoint
-from melcodec.formats.store import part_path, read_part
 from melcodec.manifests.base import Utterance
+from melcodec.store import plan
+from melcodec.store.layout import part_path
+from melcodec.store.parquet import read_part
 
 PATIENCE = 120.0
 
@@ -151,7 +152,7 @@ def test_workers_that_cannot_start_are_given_up(start, monkeypatch):
 DRIVER = """
 import json, sys, time
 from melcodec.corpus.embedded import EmbeddedExecutor
-from melcodec.corpus.plan import Unit
+from melcodec.store.plan import Unit
 from melcodec.corpus.tasks import Setup, Task
 from melcodec.manifests.base import Utterance
 

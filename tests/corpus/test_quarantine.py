@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from melcodec.corpus.plan import UNIT_SECONDS, Unit
 from melcodec.corpus.quarantine import LEAST_SECONDS, Case
 from melcodec.manifests.base import Utterance
+from melcodec.store.plan import UNIT_SECONDS, Unit
 
 
 def unit_of(count, seconds=5.0):

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 from melcodec.corpus.driver import Job, Listener, preprocess
-from melcodec.corpus.plan import read_plan
 from melcodec.corpus.quarantine import Case
-from melcodec.corpus.retry import RETRY, begin_retry, end_retry, known_rows, resume_retry
 from melcodec.errors import MelcodecError
-from melcodec.formats.store import Row, marker_path, read_rows, read_spec, write_part
 from melcodec.manifests.build import find_utterances
+from melcodec.store.layout import marker_path, read_spec
+from melcodec.store.parquet import Row, read_rows, write_part
+from melcodec.store.plan import read_plan
+from melcodec.store.retry import RETRY, begin_retry, end_retry, known_rows, resume_retry
 
 # nine units of two files each; these lie in 2, 8 and 0
 CURED, INCURABLE = ("speaker 1/ütt10.wav", "speaker 2/ütt23.flac"), "speaker 0/ütt03.flac"

@@ -15,14 +15,16 @@ import soundfile
 
 from melcodec.audio.io import load
 from melcodec.codec import Codec
-from melcodec.corpus import commit, plan, unit
+from melcodec.corpus import unit
 from melcodec.corpus.files import SHORT_SECONDS
 from melcodec.corpus.reading import Rules
 from melcodec.corpus.spec import run_spec
 from melcodec.errors import MelcodecError
 from melcodec.formats.checkpoint import load_checkpoint
-from melcodec.formats.store import Row, marker_path, part_path, read_rows
 from melcodec.manifests.base import Utterance
+from melcodec.store import commit, plan
+from melcodec.store.layout import marker_path, part_path
+from melcodec.store.parquet import Row, read_rows
 
 DROP, KEEP = Rules(), Rules(on_truncated="keep")
 

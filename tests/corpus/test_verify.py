@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from melcodec.corpus.driver import Job, Listener, preprocess
-from melcodec.corpus.info import corpus_info
-from melcodec.corpus.verify import AGAIN, NEW_PLAN, REMOVE, STRAY, verify
 from melcodec.errors import MelcodecError
-from melcodec.formats import store
-from melcodec.formats.store import Row
 from melcodec.manifests.build import find_utterances
+from melcodec.store import layout, parquet
+from melcodec.store.info import corpus_info
+from melcodec.store.parquet import Row
+from melcodec.store.verify import AGAIN, NEW_PLAN, REMOVE, STRAY, verify
 from tests.stores import make_store, speech_rows, write_plan, write_unit
 
 
@@ -87,7 +87,7 @@ def test_info_of_several_codebooks(tmp_path, speech):
 
 
 def test_info_of_a_job_that_is_not_done(folder):
-    store.marker_path(store.part_path(folder, 0, 1)).unlink()
+    layout.marker_path(layout.part_path(folder, 0, 1)).unlink()
     info = corpus_info(folder)
     assert (info.planned, info.pending, info.parts) == (26, 10, 2)
 
@@ -120,7 +120,7 @@ def test_a_second_segment(folder, speech):
 
 @pytest.mark.parametrize("position", [0.0, 0.02, 0.3, 0.5, 0.7, 0.9, 0.98, 0.9999])
 def test_a_turned_bit(folder, position):
-    part = store.part_path(folder, 0, 1)
+    part = layout.part_path(folder, 0, 1)
     content = bytearray(part.read_bytes())
     content[int(position * len(content))] ^= 8
     part.write_bytes(content)
@@ -128,7 +128,7 @@ def test_a_turned_bit(folder, position):
 
 
 def test_a_hundred_turned_bits(folder):
-    chance, parts = random.Random(0), store.parts(folder)
+    chance, parts = random.Random(0), layout.parts(folder)
     for _ in range(100):
         part = chance.choice(parts)
         content = part.read_bytes()
@@ -142,16 +142,16 @@ def test_a_hundred_turned_bits(folder):
 
 
 def test_what_is_gone(folder):
-    store.part_path(folder, 0, 0).unlink()
-    store.marker_path(store.part_path(folder, 0, 1)).unlink()
-    part = store.part_path(folder, 0, 2)
+    layout.part_path(folder, 0, 0).unlink()
+    layout.marker_path(layout.part_path(folder, 0, 1)).unlink()
+    part = layout.part_path(folder, 0, 2)
     part.write_bytes(part.read_bytes()[:-100])
     assert found(folder) == [
         "parts/0000-00000.parquet: the part is gone, its marker is there: 10 utterances missing",
         "parts/0000-00001.parquet: has no marker, so it is not committed: 10 utterances missing",
         "parts/0000-00002.parquet: its SHA-256 is not its marker's: damaged or replaced",
     ]
-    store.marker_path(store.part_path(folder, 0, 0)).unlink()
+    layout.marker_path(layout.part_path(folder, 0, 0)).unlink()
     assert found(folder)[0] == "parts/0000-00000.parquet: not done yet: 10 utterances missing"
 
 
@@ -171,7 +171,7 @@ def test_ids_that_are_missing_repeated_or_strange(folder, speech):
 
 
 def test_a_part_without_a_plan(folder, speech):
-    store.write_part(store.part_path(folder, 0, 7), speech[0][:1], speech[1])
+    parquet.write_part(layout.part_path(folder, 0, 7), speech[0][:1], speech[1])
     assert found(folder) == ["parts/0000-00007.parquet: in no plan"]
 
 
@@ -181,11 +181,11 @@ def test_cures(folder, speech):
     (folder / "segments/0001/plan.jsonl").write_text("")  # as a run leaves it that was killed there
     assert verify(folder).cures == [AGAIN]
     shutil.rmtree(folder / "segments/0001")
-    store.part_path(folder, 0, 0).unlink()
+    layout.part_path(folder, 0, 0).unlink()
     assert verify(folder).cures == [AGAIN]
     write_unit(folder, 1, speech[0][10:20], speech[1] | {"fingerprint": "0123"})  # the marker agrees
     assert verify(folder).cures == [REMOVE, AGAIN]
-    store.write_part(store.part_path(folder, 0, 7), speech[0][:1], speech[1])
+    parquet.write_part(layout.part_path(folder, 0, 7), speech[0][:1], speech[1])
     assert verify(folder).cures == [STRAY, REMOVE, AGAIN]
     with (folder / "segments/0000/plan.jsonl").open("a") as plan:
         plan.write("no json")
@@ -201,11 +201,11 @@ def test_what_is_to_be_removed_is_made_anew(tiny_checkpoint, speech_folder, tmp_
     job = Job(str(tiny_checkpoint), device="cpu", workers=1, unit_size=3)
     sources = find_utterances([speech_folder])
     preprocess(sources, tmp_path / "codes", job, Listener(print))
-    part = store.part_path(tmp_path / "codes", 0, 1)
+    part = layout.part_path(tmp_path / "codes", 0, 1)
     content = part.read_bytes()
-    rows = [dataclasses.replace(row, num_samples=1) for row in store.read_rows(part)]
-    marker = store.read_marker(part) | {"sha256": store.write_part(part, rows, store.part_spec(part))}
-    store.marker_path(part).write_text(json.dumps(marker))
+    rows = [dataclasses.replace(row, num_samples=1) for row in parquet.read_rows(part)]
+    marker = layout.read_marker(part) | {"sha256": parquet.write_part(part, rows, parquet.part_spec(part))}
+    layout.marker_path(part).write_text(json.dumps(marker))
     assert verify(tmp_path / "codes").cures == [REMOVE]
     part.unlink()
     assert verify(tmp_path / "codes").cures == [AGAIN]
@@ -238,9 +238,9 @@ def test_rows_that_do_not_fit(folder, speech, change, what):
     assert rows[22].codes is not None
     rows[22] = dataclasses.replace(rows[22], **change(rows[22]))
     part = write_unit(folder, 2, rows[20:], spec)
-    marker = store.read_marker(part)
+    marker = layout.read_marker(part)
     ok = sum(row.codes is not None for row in rows[20:])
-    store.marker_path(part).write_text(json.dumps(marker | {"ok": ok, "errors": 6 - ok}))
+    layout.marker_path(part).write_text(json.dumps(marker | {"ok": ok, "errors": 6 - ok}))
     (problem,) = found(folder)
     assert problem.startswith(f"parts/0000-00002.parquet: '{rows[22].id}' ")
     assert what in problem
@@ -261,9 +261,9 @@ def test_rows_that_do_not_fit(folder, speech, change, what):
     ],
 )
 def test_markers_that_do_not_fit(folder, change, what):
-    part = store.part_path(folder, 0, 0)
-    marker = store.read_marker(part)
-    store.marker_path(part).write_text("{" if change is None else json.dumps(marker | change))
+    part = layout.part_path(folder, 0, 0)
+    marker = layout.read_marker(part)
+    layout.marker_path(part).write_text("{" if change is None else json.dumps(marker | change))
     (problem,) = found(folder)
     assert problem.startswith(f"parts/0000-00000.parquet: {what}")
 
@@ -357,12 +357,12 @@ def test_a_store_without_a_sound_specification(folder, speech):
 
 
 def test_damage_that_was_there_when_the_marker_was_written(folder):
-    part = store.part_path(folder, 0, 1)
+    part = layout.part_path(folder, 0, 1)
     content = bytearray(part.read_bytes())
     content[100] ^= 1
     part.write_bytes(content)
-    marker = store.read_marker(part) | {"sha256": hashlib.sha256(content).hexdigest()}
-    store.marker_path(part).write_text(json.dumps(marker))
+    marker = layout.read_marker(part) | {"sha256": hashlib.sha256(content).hexdigest()}
+    layout.marker_path(part).write_text(json.dumps(marker))
     (problem,) = found(folder)
     assert problem.startswith("parts/0000-00001.parquet: damaged (")
     assert "CRC" in problem

@@ -10,7 +10,7 @@ from melcodec.audio.io import load
 from melcodec.codec import Codec
 from melcodec.errors import MelcodecError
 from melcodec.evaluation.compare import compare, verdict
-from melcodec.formats.codes import Codes, save_codes
+from melcodec.store.codes import Codes, save_codes
 from tests.stores import make_store, speech_rows
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from melcodec.errors import MelcodecError
 from melcodec.formats.arrays import SUFFIXES, read_array_header
-from melcodec.formats.codes import Codes, save_codes
 from melcodec.formats.mels import load_mel, save_mel
+from melcodec.store.codes import Codes, save_codes
 
 
 @pytest.fixture

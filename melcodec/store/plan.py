@@ -22,8 +22,8 @@ from typing import Any
 
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
-from melcodec.formats.store import SEGMENTS, read_json
 from melcodec.manifests.base import Utterance
+from melcodec.store.layout import SEGMENTS, read_json
 
 LINES, FACTS = "plan.jsonl", "plan.json"
 SEGMENT = re.compile(r"[0-9]{4}|[1-9][0-9]{4,}")  # names of their folders: one for each number

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from melcodec.corpus import plan
 from melcodec.errors import MelcodecError
 from melcodec.manifests.base import Utterance
+from melcodec.store import plan
 
 
 def listed(count: int, seconds: float | None = 5.0) -> list[Utterance]:

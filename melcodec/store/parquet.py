@@ -1,9 +1,4 @@
-"""A folder of codes: the utterances of a corpus in Parquet parts, each with a marker that says it is done.
-
-    OUT/run.json                      what made it: checkpoint, fingerprint, K, Q, rates, settings
-    OUT/segments/0000/plan.jsonl      one line per planned utterance, frozen; plan.json holds its hash
-    OUT/parts/0000-00017.parquet      unit 17 of segment 0: a row per utterance, codes or the reason there are none
-    OUT/parts/0000-00017.done.json    marker: counts and the part's SHA-256; a part without it does not exist yet
+"""The parts of a store in Parquet: one row for each utterance, with its codes or the reason why there are none.
 
 Codes are ``list<uint16>``, (Q, N) flattened row by row. Columns are dictionary-coded and zstd-compressed, which takes about
 10.5 bits per code at K = 1,024; every page carries a checksum that is verified when it is read.
@@ -25,17 +20,13 @@ import pyarrow.parquet as pq
 
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
+from melcodec.store.layout import parts
 
-RUN, SEGMENTS, PARTS, MARKER_SUFFIX = "run.json", "segments", "parts", ".done.json"
-LOCK = ".lock"  # of whoever works in the folder
-FORMAT, VERSION = "melcodec codes", 1
 SPEC_KEY = b"melcodec"
-COUNTS = ("codebook_size", "num_codebooks", "samples_per_code", "sample_rate")  # of a run specification
 OK, TRUNCATED = "ok", "truncated"  # a truncated file may keep the codes of what it still holds
 REASONS = ("unreadable", TRUNCATED, "silent", "too-short", "nan", "timeout", "crash")
 ROW_GROUP = 1024  # rows; about a unit, and what streaming holds at once
 MAX_CODE = 65_535
-RESTORE = f"remove {RUN}; melcodec preprocess, run again as before, writes it anew after what the parts say"
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -80,21 +71,6 @@ class Row:
 
 
 PLAIN = tuple(field.name for field in fields(Row) if field.name != "codes")
-
-
-def part_name(segment: int, unit: int) -> str:
-    """``0000-00017``: from the plan alone, never from a process or a clock."""
-    return f"{segment:04d}-{unit:05d}"
-
-
-def part_path(folder: Path, segment: int, unit: int) -> Path:
-    """Where unit ``unit`` of ``segment`` lies in the store ``folder``."""
-    return folder / PARTS / f"{part_name(segment, unit)}.parquet"
-
-
-def marker_path(part: Path) -> Path:
-    """The marker beside ``part``."""
-    return part.with_name(part.stem + MARKER_SUFFIX)
 
 
 def write_part(path: Path, rows: Sequence[Row], spec: dict[str, Any]) -> str:
@@ -231,74 +207,6 @@ def damage_named(path: Path) -> Iterator[None]:
         raise MelcodecError(
             f"{path}: damaged ({reason})", "melcodec corpus verify names what is damaged, melcodec preprocess makes it anew"
         ) from None
-
-
-def is_store(folder: Path) -> bool:
-    """Whether ``folder`` is one that melcodec preprocess wrote, or began to."""
-    return (folder / RUN).is_file()
-
-
-def parts(folder: Path) -> list[Path]:
-    """The committed parts of the store ``folder``, sorted: those with a marker.
-
-    Raises:
-        MelcodecError: not a store.
-    """
-    read_spec(folder)
-    return marked_parts(folder)
-
-
-def marked_parts(folder: Path) -> list[Path]:
-    """What has a marker among the parts of ``folder``, sorted, whether or not there is a run specification."""
-    return sorted(path for path in (folder / PARTS).glob("[0-9]*.parquet") if marker_path(path).is_file())
-
-
-def read_spec(folder: Path) -> dict[str, Any]:
-    """The run specification of the store ``folder``.
-
-    Raises:
-        MelcodecError: no such folder, not a store, damaged, or from a newer melcodec.
-    """
-    path = folder / RUN
-    if not path.is_file():
-        hint = "melcodec preprocess, run again as before, restores it"
-        if not marked_parts(folder):
-            hint = "melcodec preprocess makes one"
-        raise MelcodecError(f"{folder}: not a folder of codes: it has no {RUN}", hint)
-    spec = read_json(path, RESTORE)
-    if spec.get("format") != FORMAT:
-        raise MelcodecError(f"{path}: not a run of melcodec preprocess")
-    if spec.get("version") != VERSION:
-        raise MelcodecError(
-            f"{folder}: written by a newer melcodec (version {spec.get('version')})", "pip install --upgrade melcodec"
-        )
-    mel = spec.get("mel")
-    numbers = {key: spec.get(key) for key in COUNTS} | {
-        "mel.hop_length": mel.get("hop_length") if isinstance(mel, dict) else None
-    }
-    if wrong := [key for key, value in numbers.items() if not isinstance(value, int) or value < 1]:
-        raise MelcodecError(f"{path}: damaged: {', '.join(wrong)} should be a positive number", RESTORE)
-    if not isinstance(spec.get("fingerprint"), str):
-        raise MelcodecError(f"{path}: damaged: it lacks the fingerprint", RESTORE)
-    return spec
-
-
-def read_marker(part: Path) -> dict[str, Any]:
-    """What the marker of ``part`` says; raises MelcodecError when it is missing or damaged."""
-    return read_json(marker_path(part))
-
-
-def read_json(path: Path, cure: str | None = None) -> dict[str, Any]:
-    """The JSON object in ``path``; MelcodecError when there is none, with ``cure`` as its hint when it is damaged."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MelcodecError(f"{path}: {error.strerror or error}") from None
-    except ValueError:
-        raise MelcodecError(f"{path}: damaged: not JSON", cure) from None
-    if not isinstance(found, dict):
-        raise MelcodecError(f"{path}: damaged: not a JSON object", cure)
-    return found
 
 
 def _flat(row: Row) -> np.ndarray:

@@ -15,22 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from melcodec.corpus.commit import committed
-from melcodec.corpus.plan import Segment, Unit
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
-from melcodec.formats.store import (
-    PARTS,
-    Row,
-    marker_path,
-    part_name,
-    part_path,
-    part_spec,
-    read_json,
-    read_marker,
-    read_rows,
-    storable,
-)
+from melcodec.store.commit import committed
+from melcodec.store.layout import PARTS, marker_path, part_name, part_path, read_json, read_marker
+from melcodec.store.parquet import Row, part_spec, read_rows, storable
+from melcodec.store.plan import Segment, Unit
 
 RETRY = "retry.json"
 RESTORE = f"put it back from a copy; or remove {RETRY}, and what it opened is made anew as a whole, rows with codes too"

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from pyarrow import compute
 
-from melcodec.corpus.plan import FACTS, plan_files
 from melcodec.errors import MelcodecError
-from melcodec.formats import store
 from melcodec.metrics.codes import CodeUsage, bit_rate, code_usage
+from melcodec.store import layout, parquet
+from melcodec.store.plan import FACTS, plan_files
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ def corpus_info(folder: Path) -> CorpusInfo:
     Raises:
         MelcodecError: not a folder of codes, or a part is damaged.
     """
-    spec, paths = store.read_spec(folder), store.parts(folder)
+    spec, paths = layout.read_spec(folder), layout.parts(folder)
     sums = _Sums(np.zeros((spec["num_codebooks"], spec["codebook_size"]), np.int64))
     for path in paths:
         _count(path, sums)
-    planned = sum(store.read_json(path)["utterances"] for path in plan_files(folder, FACTS))
+    planned = sum(layout.read_json(path)["utterances"] for path in plan_files(folder, FACTS))
     usage = [code_usage(counts) for counts in sums.counts]
     seconds = sums.samples / spec["sample_rate"]
     rate = sums.codes / seconds if seconds else 0.0
@@ -88,7 +88,7 @@ def corpus_info(folder: Path) -> CorpusInfo:
         planned=planned,
         pending=max(0, planned - sums.done.total() - sums.failed.total()),
         utterances=sums.done.total(),
-        truncated=sums.done[store.TRUNCATED],
+        truncated=sums.done[parquet.TRUNCATED],
         failures=dict(sorted(sums.failed.items())),
         hours=seconds / 3600,
         codes=sums.codes,
@@ -103,7 +103,7 @@ def corpus_info(folder: Path) -> CorpusInfo:
 
 
 def _count(path: Path, sums: _Sums) -> None:
-    table = store.read_part(path, ["codes", "num_codebooks", "num_samples", "speaker", "language", "status"])
+    table = parquet.read_part(path, ["codes", "num_codebooks", "num_samples", "speaker", "language", "status"])
     sums.failed.update(table.filter(compute.is_null(table.column("codes"))).column("status").to_pylist())
     done = table.filter(compute.is_valid(table.column("codes")))
     sums.done.update(done.column("status").to_pylist())
@@ -111,7 +111,7 @@ def _count(path: Path, sums: _Sums) -> None:
     sums.languages.update(done.column("language").to_pylist())
     sums.speakers.update(done.column("speaker").unique().to_pylist())
     books, size = sums.counts.shape
-    codes = [item for item in store.codes_of(done) if item is not None]
+    codes = [item for item in parquet.codes_of(done) if item is not None]
     if not codes:
         return
     if any(item.shape[0] != books or item.max() >= size for item in codes):

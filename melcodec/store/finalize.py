@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-from melcodec.corpus.commit import committed
-from melcodec.corpus.plan import Segment
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
-from melcodec.formats.store import OK, part_name, part_path, read_part, read_spec, storable
+from melcodec.store.commit import committed
+from melcodec.store.layout import part_name, part_path, read_spec
+from melcodec.store.parquet import OK, read_part, storable
+from melcodec.store.plan import Segment
 
 FAILURES, SUMMARY = "failures.jsonl", "summary.json"
 COLUMNS = ("id", "num_codes", "duration", "source", "status", "error")

@@ -13,7 +13,7 @@ import pytest
 
 from melcodec.errors import MelcodecError
 from melcodec.formats.arrays import SUFFIXES, read_array_header
-from melcodec.formats.codes import Codes, load_codes, save_codes
+from melcodec.store.codes import Codes, load_codes, save_codes
 
 KNOWN = {"num_samples": 4_000, "source_rate": 48_000, "fingerprint": "0123456789ab", "codebook_size": 1024}
 LATER = SUFFIXES[1:]  # those that carry facts

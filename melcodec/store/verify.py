@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute
 
-from melcodec.corpus.plan import FACTS, LINES, plan_files, segment_folders
 from melcodec.errors import MelcodecError
-from melcodec.formats import store
+from melcodec.store import layout, parquet
+from melcodec.store.plan import FACTS, LINES, plan_files, segment_folders
 
 PART = re.compile(r"(\d{4,})-(\d{5,})\.parquet")
 AGAIN = "melcodec preprocess, run again as before, makes anew what is missing or damaged"
@@ -63,7 +63,7 @@ def verify(folder: Path) -> Verdict:
     Raises:
         MelcodecError: not a folder of codes at all.
     """
-    spec = store.read_spec(folder)
+    spec = layout.read_spec(folder)
     problems: list[Problem] = []
     plan = _Plan()
     segments = segment_folders(folder)
@@ -71,11 +71,11 @@ def verify(folder: Path) -> Verdict:
         unfinished = segment == segments[-1] and not (segment / FACTS).is_file()  # as a killed run leaves it
         problems += _named(segment.relative_to(folder), plan.read(segment), AGAIN if unfinished else NEW_PLAN)
     if not plan.hashes:
-        problems.append(Problem(store.SEGMENTS, "there is no plan", AGAIN))
-    problems += [Problem(store.SEGMENTS, f"'{name}' is planned more than once", NEW_PLAN) for name in plan.repeated(folder)]
+        problems.append(Problem(layout.SEGMENTS, "there is no plan", AGAIN))
+    problems += [Problem(layout.SEGMENTS, f"'{name}' is planned more than once", NEW_PLAN) for name in plan.repeated(folder)]
     found = _files(folder)
     for unit in sorted({*plan.units, *found}):
-        part = store.part_path(folder, *unit)
+        part = layout.part_path(folder, *unit)
         where = part.relative_to(folder).as_posix()
         problems += [Problem(where, what, cure) for what, cure in _part_problems(part, unit, plan, spec)]
     return Verdict(len(found), sum(map(len, plan.units.values())), problems, _leftovers(folder))
@@ -93,7 +93,7 @@ class _Plan:
         number, digest = int(segment.name), hashlib.sha256()
         self.hashes[number] = ""
         try:
-            facts = store.read_json(segment / FACTS)
+            facts = layout.read_json(segment / FACTS)
             with (segment / LINES).open("rb") as lines:
                 for line in lines:
                     digest.update(line)
@@ -126,7 +126,7 @@ class _Plan:
 
 def fold(name: str) -> int:
     """An id as 8 bytes; python's own hash, the same within a process and no longer."""
-    return hash(store.storable(name))
+    return hash(parquet.storable(name))
 
 
 def _planned(folder: Path, wanted: Collection[int]) -> Iterator[tuple[Unit, str]]:
@@ -144,19 +144,19 @@ def _planned(folder: Path, wanted: Collection[int]) -> Iterator[tuple[Unit, str]
 
 def _files(folder: Path) -> set[Unit]:
     """Units that have a part or a marker, or both."""
-    names = (path.name.replace(store.MARKER_SUFFIX, ".parquet") for path in (folder / store.PARTS).glob("[0-9]*"))
+    names = (path.name.replace(layout.MARKER_SUFFIX, ".parquet") for path in (folder / layout.PARTS).glob("[0-9]*"))
     return {(int(match[1]), int(match[2])) for match in map(PART.fullmatch, names) if match}
 
 
 def _leftovers(folder: Path) -> list[str]:
     """Temporary files of killed runs, and what else lies among the parts and the segments."""
-    hidden = {path for path in folder.rglob(".*") if path.is_file() and path.name != store.LOCK}
+    hidden = {path for path in folder.rglob(".*") if path.is_file() and path.name != layout.LOCK}
     strange = {
         path
-        for path in (folder / store.PARTS).glob("*")
-        if not PART.fullmatch(path.name.replace(store.MARKER_SUFFIX, ".parquet"))
+        for path in (folder / layout.PARTS).glob("*")
+        if not PART.fullmatch(path.name.replace(layout.MARKER_SUFFIX, ".parquet"))
     }
-    strange |= {*(folder / store.SEGMENTS).glob("*")} - {*segment_folders(folder)}
+    strange |= {*(folder / layout.SEGMENTS).glob("*")} - {*segment_folders(folder)}
     return sorted(str(path.relative_to(folder)) for path in hidden | strange)
 
 
@@ -171,15 +171,15 @@ def _part_problems(part: Path, unit: Unit, plan: _Plan, spec: dict[str, Any]) ->
         return
     planned = plan.units[unit]
     if not part.is_file():
-        marked = store.marker_path(part).is_file()
+        marked = layout.marker_path(part).is_file()
         what = "the part is gone, its marker is there" if marked else "not done yet"
         yield f"{what}: {len(planned)} utterances missing", AGAIN
         return
-    if not store.marker_path(part).is_file():
+    if not layout.marker_path(part).is_file():
         yield f"has no marker, so it is not committed: {len(planned)} utterances missing", AGAIN
         return
     try:
-        marker = store.read_marker(part)
+        marker = layout.read_marker(part)
     except MelcodecError as error:
         yield f"its marker is damaged ({error.message.rpartition(': ')[2]})", AGAIN
         marker = None
@@ -197,7 +197,7 @@ def _content_problems(
     part: Path, planned: array[int], unit: Unit, marker: dict[str, Any] | None, spec: dict[str, Any]
 ) -> Iterator[str]:
     try:
-        table, made = store.read_part(part), store.part_spec(part)
+        table, made = parquet.read_part(part), parquet.part_spec(part)
     except MelcodecError as error:
         yield error.message.removeprefix(f"{part}: ")
         return
@@ -236,17 +236,17 @@ def _row_problems(table: pa.Table, spec: dict[str, Any]) -> Iterator[str]:
     stride = spec["samples_per_code"] // hop
     facts = table.select(["id", "num_codebooks", "num_codes", "num_samples", "status"]).to_pylist()
     try:
-        rows = list(zip(facts, store.codes_of(table), strict=True))
+        rows = list(zip(facts, parquet.codes_of(table), strict=True))
     except ValueError:
         yield "codes that do not divide into their codebooks"
         return
     for row, codes in rows:
         name, status = row["id"], row["status"]
         if codes is None:
-            if status == store.OK or status not in store.REASONS:
+            if status == parquet.OK or status not in parquet.REASONS:
                 yield f"'{name}' has no codes, and its status is '{status}'"
             continue
-        if status not in (store.OK, store.TRUNCATED):
+        if status not in (parquet.OK, parquet.TRUNCATED):
             yield f"'{name}' has codes, and its status is '{status}'"
         if codes.shape != (books, row["num_codes"]):
             yield f"'{name}' has codes {codes.shape}, not ({books}, {row['num_codes']})"

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from melcodec.corpus.plan import Segment, Unit
 from melcodec.errors import MelcodecError, from_os
 from melcodec.files import written_aside
-from melcodec.formats.store import PARTS, Row, marker_path, part_path, read_marker, write_part
+from melcodec.store.layout import PARTS, marker_path, part_path, read_marker
+from melcodec.store.parquet import Row, write_part
+from melcodec.store.plan import Segment, Unit
 
 HASHED_BYTES = 1 << 20  # at once
 

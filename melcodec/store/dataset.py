@@ -29,14 +29,14 @@ from torch.utils.data import Dataset, Sampler
 
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
-from melcodec.formats import store
+from melcodec.store import layout, parquet
 
 CACHE = "cache"
 POOL_BATCHES = 64  # batches that are sorted by length together: like lengths, yet other company every epoch
 
 
 class CodesItem(NamedTuple):
-    """One utterance: codes (Q, N) int64, (0, 0) where there are none; the rest as in ``formats.store.Row``."""
+    """One utterance: codes (Q, N) int64, (0, 0) where there are none; the rest as in ``formats.parquet.Row``."""
 
     id: str
     codes: Tensor
@@ -84,12 +84,12 @@ class CodesDataset(Dataset[CodesItem]):
     """
 
     def __init__(self, path: str | Path, in_memory: bool = True, with_errors: bool = False) -> None:
-        self._settle(Path(path), in_memory, with_errors, [part.name for part in store.parts(Path(path))])
+        self._settle(Path(path), in_memory, with_errors, [part.name for part in layout.parts(Path(path))])
         _ = self._index  # a damaged part is better named now than in a worker
 
     def _settle(self, path: Path, in_memory: bool, with_errors: bool, names: list[str]) -> None:
         self.path, self.in_memory, self.with_errors = path, in_memory, with_errors
-        self.spec: dict[str, Any] = store.read_spec(path)
+        self.spec: dict[str, Any] = layout.read_spec(path)
         self._names = names
 
     def __getstate__(self) -> dict[str, Any]:
@@ -157,8 +157,8 @@ class CodesDataset(Dataset[CodesItem]):
 
     @cached_property
     def _tables(self) -> Sequence[pa.Table]:
-        paths = [self.path / store.PARTS / name for name in self._names]
-        return [store.read_part(path) for path in paths] if self.in_memory else _MappedTables(_unpacked(self.path, paths))
+        paths = [self.path / layout.PARTS / name for name in self._names]
+        return [parquet.read_part(path) for path in paths] if self.in_memory else _MappedTables(_unpacked(self.path, paths))
 
     @cached_property
     def _index(self) -> _Index:
@@ -258,15 +258,15 @@ class _MappedTables(Sequence[pa.Table]):
 
 def _unpacked(folder: Path, paths: Sequence[Path]) -> Path:
     """The Arrow file with one record batch per part of ``paths``, made when it is not there."""
-    digests = [[path.name, store.read_marker(path).get("sha256")] for path in paths]
+    digests = [[path.name, layout.read_marker(path).get("sha256")] for path in paths]
     name = hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:12]
     target = folder / CACHE / f"codes-{name}.arrow"
     if target.is_file():
         return target
-    with written_aside(target) as aside, pa.OSFile(str(aside), "wb") as file, ipc.new_file(file, store.SCHEMA) as writer:
+    with written_aside(target) as aside, pa.OSFile(str(aside), "wb") as file, ipc.new_file(file, parquet.SCHEMA) as writer:
         for path in paths:
-            table = store.read_part(path).replace_schema_metadata(None).combine_chunks()
-            writer.write_batch(*table.to_batches() or [pa.RecordBatch.from_pylist([], store.SCHEMA)])
+            table = parquet.read_part(path).replace_schema_metadata(None).combine_chunks()
+            writer.write_batch(*table.to_batches() or [pa.RecordBatch.from_pylist([], parquet.SCHEMA)])
     for old in target.parent.glob("codes-*.arrow"):
         if old != target:
             old.unlink(missing_ok=True)  # who has it open keeps it
@@ -276,7 +276,7 @@ def _unpacked(folder: Path, paths: Sequence[Path]) -> Path:
 def _item(table: pa.Table, row: int) -> CodesItem:
     """Row ``row`` of ``table``."""
     one = table.slice(row, 1)
-    (codes,) = store.codes_of(one)
-    (plain,) = one.select(store.PLAIN).to_pylist()
+    (codes,) = parquet.codes_of(one)
+    (plain,) = one.select(parquet.PLAIN).to_pylist()
     # a copy: torch has no arithmetic for uint16, and the codes must not hold their whole part in memory
     return CodesItem(codes=torch.from_numpy((np.empty((0, 0)) if codes is None else codes).astype(np.int64)), **plain)

@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import DataLoader
 
 import melcodec
-from melcodec.corpus.dataset import CodesBatch, CodesDataset, collate
 from melcodec.errors import MelcodecError
-from melcodec.formats import store
+from melcodec.store import layout, parquet
+from melcodec.store.dataset import CodesBatch, CodesDataset, collate
 from tests.stores import make_store, speech_rows, write_plan, write_unit
 
 
@@ -43,7 +43,7 @@ def test_every_utterance_with_codes(dataset, speech):
     for row, item in zip(rows, dataset, strict=True):
         assert item.codes.dtype == torch.int64
         assert np.array_equal(item.codes.numpy(), row.codes)
-        assert all(getattr(item, name) == getattr(row, name) for name in store.PLAIN)
+        assert all(getattr(item, name) == getattr(row, name) for name in parquet.PLAIN)
 
 
 def test_by_number_and_by_id(dataset):
@@ -92,7 +92,7 @@ def test_items_do_not_hold_the_whole_table(dataset):
 def test_only_what_was_committed_when_it_was_made(speech, tmp_path):
     rows, spec = speech
     folder = make_store(tmp_path / "codes", rows[:20], spec, unit_size=10)
-    store.marker_path(store.part_path(folder, 0, 0)).unlink()
+    layout.marker_path(layout.part_path(folder, 0, 0)).unlink()
     for in_memory in (True, False):
         first = CodesDataset(folder, in_memory)
         assert first.ids == [row.id for row in rows[10:20] if row.codes is not None]
@@ -101,7 +101,7 @@ def test_only_what_was_committed_when_it_was_made(speech, tmp_path):
         part = write_unit(folder, 0, rows[20:], spec, segment=1)
         assert pickle.loads(pickled).ids == first.ids
         assert CodesDataset(folder, in_memory).ids == [row.id for row in rows[10:] if row.codes is not None]
-        store.marker_path(part).unlink()
+        layout.marker_path(part).unlink()
 
 
 def test_the_mapped_file_is_made_once_for_the_same_parts(speech, tmp_path):
@@ -177,7 +177,7 @@ def test_batches_hold_every_item_once(dataset, kind, seed):
 
 def test_batches_of_like_lengths():
     """Many lengths: sorted company costs little padding, and a seed changes the company from epoch to epoch."""
-    from melcodec.corpus.dataset import LengthBucketedBatches
+    from melcodec.store.dataset import LengthBucketedBatches
 
     lengths = np.random.default_rng(0).integers(20, 400, 5000)
     batches = LengthBucketedBatches(lengths, max_codes=4096, seed=1)
@@ -207,7 +207,7 @@ def test_batches_that_make_no_sense(dataset, kind):
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_damage_is_named_at_once(speech, tmp_path, in_memory):
     folder = make_store(tmp_path / "codes", *speech)
-    part = store.part_path(folder, 0, 1)
+    part = layout.part_path(folder, 0, 1)
     content = part.read_bytes()
     part.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
     with pytest.raises(MelcodecError, match=r"0000-00001\.parquet: damaged"):
@@ -228,4 +228,4 @@ def test_an_empty_store(speech, tmp_path, in_memory):
         assert list(dataset.length_bucketed_batches(batch_size=2, seed=0)) == []
         assert list(dataset.length_bucketed_batches(max_codes=2)) == []
         assert len(CodesDataset(folder, in_memory, with_errors=True)) == count
-        store.marker_path(store.part_path(folder, 0, 0)).unlink(missing_ok=True)
+        layout.marker_path(layout.part_path(folder, 0, 0)).unlink(missing_ok=True)

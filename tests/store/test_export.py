@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from melcodec.corpus.export import FORMS, Exported, export, file_key
 from melcodec.errors import MelcodecError
-from melcodec.formats import store
-from melcodec.formats.codes import load_codes
-from melcodec.formats.store import Row
+from melcodec.store import layout
+from melcodec.store.codes import load_codes
+from melcodec.store.export import FORMS, Exported, export, file_key
+from melcodec.store.parquet import Row
 from tests.stores import make_store, speech_rows
 
 
@@ -65,7 +65,7 @@ def test_the_same_store_gives_the_same_bytes(folder, tmp_path, form):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     facts = json.loads((tmp_path / "out/melcodec.json").read_text())
     assert (facts["format"], facts["utterances"], facts["left_out"]) == (f"melcodec export {form}", 24, 2)
-    assert facts["run"] == store.read_spec(folder)
+    assert facts["run"] == layout.read_spec(folder)
 
 
 def test_npy(folder, rows, tmp_path):
@@ -164,7 +164,7 @@ def test_huggingface(folder, rows, tmp_path):
         assert (entry["text"] or "", entry["language"], entry["num_codes"]) == (row.text, row.language, row.codes.shape[1])
     card = (tmp_path / "out/README.md").read_text()
     assert card.startswith("---\nconfigs:\n")
-    assert f"fingerprint `{store.read_spec(folder)['fingerprint']}`" in card
+    assert f"fingerprint `{layout.read_spec(folder)['fingerprint']}`" in card
     assert "21.53 codes a second, of mono speech at 22050 Hz" in card
 
 
@@ -252,7 +252,7 @@ def test_a_damaged_part_leaves_what_was_there(speech, tmp_path, form):
     folder = make_store(tmp_path / "codes", *speech)
     export(folder, tmp_path / "out", form)
     before = digests(tmp_path / "out")
-    part = store.part_path(folder, 0, 2)
+    part = layout.part_path(folder, 0, 2)
     part.write_bytes(part.read_bytes()[:-50])
     with pytest.raises(MelcodecError, match=r"0000-00002\.parquet: damaged"):
         export(folder, tmp_path / "out", form, overwrite=True)

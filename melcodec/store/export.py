@@ -31,9 +31,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from melcodec.errors import MelcodecError
-from melcodec.formats import store
-from melcodec.formats.codes import smallest_unsigned
-from melcodec.formats.store import Row
+from melcodec.store import layout, parquet
+from melcodec.store.codes import smallest_unsigned
+from melcodec.store.parquet import Row
 
 FACTS = "melcodec.json"
 SHARD_SIZE = 10_000  # utterances: 25 MB of tar, 5 MB of Parquet at ten seconds each
@@ -71,14 +71,14 @@ def export(
     """
     if form not in FORMS:
         raise MelcodecError(f"{form}: no form of export", f"use one of {', '.join(FORMS)}")
-    spec, paths = store.read_spec(folder), store.parts(folder)
+    spec, paths = layout.read_spec(folder), layout.parts(folder)
     output = output.resolve()  # a link stays one
     _check(folder.resolve(), output, overwrite)
     counts = {"utterances": 0, "left_out": 0}
 
     def rows() -> Iterator[Row]:
         for done, path in enumerate(paths, start=1):
-            for row in store.read_rows(path):
+            for row in parquet.read_rows(path):
                 counts["left_out" if row.codes is None else "utterances"] += 1
                 if row.codes is not None:
                     yield row
@@ -155,7 +155,7 @@ def _safe(part: str) -> str:
 
 def facts_of(row: Row) -> dict[str, Any]:
     """What is known about ``row`` beside its codes, as JSON values; what is not known is left out."""
-    known = {name: getattr(row, name) for name in store.PLAIN if name not in ("status", "error")}
+    known = {name: getattr(row, name) for name in parquet.PLAIN if name not in ("status", "error")}
     codes = row.codes
     shape = {} if codes is None else {"num_codebooks": codes.shape[0], "num_codes": codes.shape[1]}
     return {name: value for name, value in {**known, **shape}.items() if value not in (None, "")}
@@ -212,8 +212,8 @@ HUGGINGFACE_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("codes", pa.list_(pa.list_(pa.uint16()))),
-        *(store.SCHEMA.field(name) for name in ("num_codes", "num_samples", "source_rate", "duration")),
-        *(store.SCHEMA.field(name) for name in ("source", "speaker", "language", "text")),
+        *(parquet.SCHEMA.field(name) for name in ("num_codes", "num_samples", "source_rate", "duration")),
+        *(parquet.SCHEMA.field(name) for name in ("source", "speaker", "language", "text")),
     ]
 )
 CARD = """\

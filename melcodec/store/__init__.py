@@ -1,0 +1,1 @@
+"""Codes that are stored: files of one utterance, folders of them, and stores of whole corpora; one reader for all."""

@@ -1,0 +1,106 @@
+"""What lies in a store, the folder that ``melcodec preprocess`` writes: names, markers and the run specification.
+
+    OUT/run.json                      what made it: checkpoint, fingerprint, K of each codebook, rates, settings
+    OUT/segments/0000/plan.jsonl      one line per planned utterance, frozen; plan.json holds its hash
+    OUT/parts/0000-00017.parquet      unit 17 of segment 0: a row per utterance, codes or the reason there are none
+    OUT/parts/0000-00017.done.json    marker: counts and the part's SHA-256; a part without it does not exist yet
+
+Neither Arrow nor torch is imported here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from melcodec.errors import MelcodecError
+
+RUN, SEGMENTS, PARTS, MARKER_SUFFIX = "run.json", "segments", "parts", ".done.json"
+LOCK = ".lock"  # of whoever works in the folder
+FORMAT, VERSION = "melcodec codes", 1
+COUNTS = ("codebook_size", "num_codebooks", "samples_per_code", "sample_rate")  # of a run specification
+RESTORE = f"remove {RUN}; melcodec preprocess, run again as before, writes it anew after what the parts say"
+
+
+def part_name(segment: int, unit: int) -> str:
+    """``0000-00017``: from the plan alone, never from a process or a clock."""
+    return f"{segment:04d}-{unit:05d}"
+
+
+def part_path(folder: Path, segment: int, unit: int) -> Path:
+    """Where unit ``unit`` of ``segment`` lies in the store ``folder``."""
+    return folder / PARTS / f"{part_name(segment, unit)}.parquet"
+
+
+def marker_path(part: Path) -> Path:
+    """The marker beside ``part``."""
+    return part.with_name(part.stem + MARKER_SUFFIX)
+
+
+def is_store(folder: Path) -> bool:
+    """Whether ``folder`` is one that melcodec preprocess wrote, or began to."""
+    return (folder / RUN).is_file()
+
+
+def parts(folder: Path) -> list[Path]:
+    """The committed parts of the store ``folder``, sorted: those with a marker.
+
+    Raises:
+        MelcodecError: not a store.
+    """
+    read_spec(folder)
+    return marked_parts(folder)
+
+
+def marked_parts(folder: Path) -> list[Path]:
+    """What has a marker among the parts of ``folder``, sorted, whether or not there is a run specification."""
+    return sorted(path for path in (folder / PARTS).glob("[0-9]*.parquet") if marker_path(path).is_file())
+
+
+def read_spec(folder: Path) -> dict[str, Any]:
+    """The run specification of the store ``folder``.
+
+    Raises:
+        MelcodecError: no such folder, not a store, damaged, or from a newer melcodec.
+    """
+    path = folder / RUN
+    if not path.is_file():
+        hint = "melcodec preprocess, run again as before, restores it"
+        if not marked_parts(folder):
+            hint = "melcodec preprocess makes one"
+        raise MelcodecError(f"{folder}: not a folder of codes: it has no {RUN}", hint)
+    spec = read_json(path, RESTORE)
+    if spec.get("format") != FORMAT:
+        raise MelcodecError(f"{path}: not a run of melcodec preprocess")
+    if spec.get("version") != VERSION:
+        raise MelcodecError(
+            f"{folder}: written by a newer melcodec (version {spec.get('version')})", "pip install --upgrade melcodec"
+        )
+    mel = spec.get("mel")
+    numbers = {key: spec.get(key) for key in COUNTS} | {
+        "mel.hop_length": mel.get("hop_length") if isinstance(mel, dict) else None
+    }
+    if wrong := [key for key, value in numbers.items() if not isinstance(value, int) or value < 1]:
+        raise MelcodecError(f"{path}: damaged: {', '.join(wrong)} should be a positive number", RESTORE)
+    if not isinstance(spec.get("fingerprint"), str):
+        raise MelcodecError(f"{path}: damaged: it lacks the fingerprint", RESTORE)
+    return spec
+
+
+def read_marker(part: Path) -> dict[str, Any]:
+    """What the marker of ``part`` says; raises MelcodecError when it is missing or damaged."""
+    return read_json(marker_path(part))
+
+
+def read_json(path: Path, cure: str | None = None) -> dict[str, Any]:
+    """The JSON object in ``path``; MelcodecError when there is none, with ``cure`` as its hint when it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MelcodecError(f"{path}: {error.strerror or error}") from None
+    except ValueError:
+        raise MelcodecError(f"{path}: damaged: not JSON", cure) from None
+    if not isinstance(found, dict):
+        raise MelcodecError(f"{path}: damaged: not a JSON object", cure)
+    return found
