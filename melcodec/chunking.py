@@ -94,6 +94,25 @@ def windows(blocks: Iterable[np.ndarray], chunk: int, halo: int, stride: int = 1
         index += 1
 
 
+def gathered(parts: Iterable[np.ndarray]) -> np.ndarray | None:
+    """Arrays (R, n_i) that continue each other as one array (R, N); None when there is none.
+
+    One array that doubles, not a list: each little array kept among the large ones that come and go would pin a window's
+    worth of heap, which was 100 MB for every hour of speech.
+    """
+    import numpy as np
+
+    whole, filled = None, 0
+    for part in parts:
+        if whole is None:
+            whole = np.empty((len(part), max(1 << 16, part.shape[-1])), part.dtype)
+        while filled + part.shape[-1] > whole.shape[-1]:
+            whole = np.concatenate([whole, np.empty_like(whole)], axis=-1)
+        whole[:, filled : filled + part.shape[-1]] = part
+        filled += part.shape[-1]
+    return None if whole is None else whole[:, :filled]
+
+
 def group_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices of items of like length, longest first, at most ``budget`` padded frames to a group (but always one item)."""
     groups: list[list[int]] = []

@@ -6,21 +6,23 @@ Long audio is processed in overlapping windows (``chunking``), several utterance
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from melcodec import inputs
 from melcodec.audio.io import Source, open_blocks
 from melcodec.audio.mel import MelFrontend, build_frontend
-from melcodec.chunking import group_by_length, plan, windows
+from melcodec.chunking import gathered, group_by_length, plan, windows
 from melcodec.config import GriffinLimConfig
 from melcodec.devices import exact_float32, find_device
 from melcodec.errors import MelcodecError
 from melcodec.formats.checkpoint import Checkpoint, load_checkpoint
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT, find_checkpoint
+from melcodec.inputs import Array, padded
 from melcodec.metrics.codes import bit_rate
 from melcodec.store.codes import Codes
 from melcodec.vocoder.base import Vocoder
@@ -30,7 +32,6 @@ from melcodec.vqvae import VQVAE
 CHUNK_CODES = 1024  # codes per window: 47.6 s; the halo then costs under 2 %
 BATCH_FRAMES = 16_384  # mel frames per padded batch, which bounds memory
 PAD_SAMPLES = 1 << 20  # zeros at once behind a wave that is padded as in a batch
-Waves = Tensor | np.ndarray
 
 
 class Codec:
@@ -115,64 +116,67 @@ class Codec:
         """N for S samples: ceil((S // 256 + 1) / 4) = S // 1024 + 1 for XTTS."""
         return self.model.num_codes(self.frontend.num_frames(num_samples))
 
-    @torch.inference_mode()
-    def encode(self, wav: Waves) -> Tensor:
-        """Wav (S,) or (B, S) float in [-1, 1] at ``sample_rate`` -> codes (B, Q, N) int64.
+    def encode(self, wav: Array, sample_rate: int | None = None) -> Tensor:
+        """Wav (S,) or (B, S) of floats in [-1, 1] -> codes (B, Q, N) int64.
 
-        All S samples of every item count; for items of different lengths use ``encode_many``.
+        All S samples of every item count; for items of different lengths use ``encode_many``. The codes are plain tensors
+        on ``device``, usable in a training graph.
+
+        Args:
+            sample_rate: Hz of ``wav``, which is resampled as a file would be; None: it is at the codec's ``sample_rate``.
 
         Raises:
-            MelcodecError: no samples, NaN or infinity, or integers.
+            MelcodecError: no samples, integers, channels, NaN or infinity, or a rate that cannot be resampled.
         """
-        mel = self.mel(wav)
-        return self.encode_mel(mel)
+        return self._encode(self.mel(wav, sample_rate))
 
-    @torch.inference_mode()
-    def mel(self, wav: Waves) -> Tensor:
+    def mel(self, wav: Array, sample_rate: int | None = None) -> Tensor:
         """Wav (S,) or (B, S), clipped to [-1, 1] -> natural log-mel (B, M, S // 256 + 1).
 
-        Fewer than 513 samples are padded with zeros. Raises MelcodecError as ``encode`` does.
+        Fewer than 513 samples are padded with zeros. Arguments and errors as in ``encode``.
         """
-        wav = torch.as_tensor(wav)
-        if not wav.is_floating_point():
-            raise MelcodecError(f"a wave of {str(wav.dtype).removeprefix('torch.')}", "give floats in [-1, 1], as int16 / 32768")
-        wav = wav.to(self.device, torch.float32)
-        wav = wav[None] if wav.ndim == 1 else wav
-        if wav.ndim != 2 or 0 in wav.shape:
-            raise MelcodecError(f"a wave of shape {tuple(wav.shape)}, not (S,) or (B, S) with at least one sample")
-        if not torch.isfinite(wav).all():
-            raise MelcodecError("the wave holds NaN or infinity")
-        num_samples = wav.shape[-1]
-        wav = torch.nn.functional.pad(wav.clamp(-1, 1), (0, max(0, self.frontend.min_samples - num_samples)))
-        return self.frontend(wav)[..., : self.frontend.num_frames(num_samples)]
+        return self._mel(inputs.resampled(inputs.wave_batch(wav), sample_rate, self.sample_rate))
 
-    def mel_many(self, wavs: Sequence[Waves]) -> tuple[Tensor, Tensor]:
-        """Waves (S_i,) -> natural log-mels (B, M, T), zero-padded, and the frames of each (B,), for ``encode_mel``."""
-        return padded([self.mel(wav)[0] for wav in wavs])
+    def mel_many(self, wavs: Iterable[Array], sample_rate: int | None = None) -> tuple[Tensor, Tensor]:
+        """Waves (S_i,) -> natural log-mels (B, M, T), zero-padded, and the frames of each (B,), for ``encode_mel``.
 
-    @torch.inference_mode()
-    def encode_mel(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Natural log-mel (B, M, T) -> codes (B, Q, ceil(T / 4)).
+        Raises:
+            MelcodecError: no waves at all, or as ``encode`` does, saying of which wave.
+        """
+        mels = self._mels(wavs, sample_rate)
+        if not mels:
+            raise MelcodecError("an empty list of waves has no mels")
+        return padded(mels)
+
+    def encode_mel(self, mel: Array, lengths: Array | None = None) -> Tensor:
+        """Natural log-mel (M, T) or (B, M, T) -> codes (B, Q, ceil(T / 4)).
 
         Args:
             lengths: (B,) frames of each item of a right-padded batch; codes past an item's own mean nothing.
-        """
-        return torch.cat(list(self._encode_chunks(mel.to(self.device), lengths)), dim=-1)
 
-    def encode_many(self, wavs: Sequence[Waves]) -> list[Tensor]:
-        """Waves (S_i,) -> codes (Q, N_i) each, in order; like lengths share a padded, masked batch."""
-        mels = [self.mel(wav)[0] for wav in wavs]
+        Raises:
+            MelcodecError: another shape, no floats, NaN or infinity, or lengths that do not fit.
+        """
+        mel = inputs.mel_batch(mel, self.frontend.n_mels).to(self.device)
+        return self._encode(mel, inputs.item_lengths(lengths, len(mel), mel.shape[-1]))
+
+    def encode_many(self, wavs: Iterable[Array], sample_rate: int | None = None) -> list[Tensor]:
+        """Waves (S_i,) -> codes (Q, N_i) each, in order, on the CPU; like lengths share a padded, masked batch.
+
+        Arguments and errors as in ``encode``; an error says which wave it is about.
+        """
+        mels = self._mels(wavs, sample_rate)
         codes: list[Tensor | None] = [None] * len(mels)
         for group in group_by_length([mel.shape[-1] for mel in mels], BATCH_FRAMES):
             batch, lengths = padded([mels[i] for i in group])
             whole = bool((lengths == lengths[0]).all())
-            encoded = self.encode_mel(batch, None if whole else lengths).cpu()
+            encoded = self._encode(batch, None if whole else lengths).cpu()
             for row, i in enumerate(group):
                 codes[i] = encoded[row, :, : self.model.num_codes(mels[i].shape[-1])].clone()
         return [item for item in codes if item is not None]
 
     def encode_file(self, source: Source, pad_to: int = 0) -> Codes:
-        """Encode an audio file, or standard input for ``-``, in bounded memory.
+        """Encode an audio file by path, URL or open binary file, or standard input for ``-``, in bounded memory.
 
         Args:
             pad_to: encode as XTTS does inside a batch whose longest item has this many samples at ``sample_rate``:
@@ -185,37 +189,34 @@ class Codec:
             codes, num_samples = self.encode_stream(blocks, pad_to)
         return Codes(codes, num_samples, info.sample_rate, self.fingerprint, self.codebook_size)
 
-    def encode_stream(self, blocks: Iterable[np.ndarray], pad_to: int = 0) -> tuple[np.ndarray, int]:
-        """Mono float32 blocks (n,) that continue each other -> codes (Q, N) int64 and S; see ``encode_file``."""
+    def encode_stream(self, blocks: Iterable[Array], pad_to: int = 0, sample_rate: int | None = None) -> tuple[np.ndarray, int]:
+        """Blocks (n,) of floats in [-1, 1] that continue each other -> codes (Q, N) int64, and S at the codec's rate.
+
+        Args:
+            pad_to: see ``encode_file``.
+            sample_rate: Hz of the blocks; None: the codec's.
+
+        Raises:
+            MelcodecError: no samples, or blocks that ``encode`` would refuse.
+        """
         num_samples = 0
 
         def counted() -> Iterator[np.ndarray]:
             nonlocal num_samples
-            for block in blocks:
+            for block in inputs.wave_stream(blocks, sample_rate, self.sample_rate):
                 num_samples += len(block)
                 yield block
             if num_samples:
                 for start in range(num_samples, pad_to, PAD_SAMPLES):
                     yield np.zeros(min(PAD_SAMPLES, pad_to - start), np.float32)
 
-        # One array that doubles, not a list: each little array kept among the large ones that come and go would pin a
-        # window's worth of heap, 100 MB an hour.
-        codes, filled = np.empty((self.num_codebooks, 64 * CHUNK_CODES), np.int64), 0
-        for part in self._encode_mel_stream(self.frontend.stream(counted())):
-            while filled + part.shape[-1] > codes.shape[-1]:
-                codes = np.concatenate([codes, np.empty_like(codes)], axis=-1)
-            codes[:, filled : filled + part.shape[-1]] = part
-            filled += part.shape[-1]
-        if not filled:
-            raise MelcodecError("the wave holds no samples")
-        return codes[:, : min(filled, self.num_codes(num_samples))].copy(), num_samples
+        codes = gathered(self._encode_mel_stream(self.frontend.stream(counted())))
+        if codes is None:
+            raise MelcodecError("the wave holds no samples", code="too-short")
+        return codes[:, : self.num_codes(num_samples)].copy(), num_samples
 
     def decode_to_mel(
-        self,
-        codes: Tensor | np.ndarray,
-        num_samples: int | None = None,
-        normalized: bool = False,
-        lengths: Tensor | None = None,
+        self, codes: Array, num_samples: int | None = None, normalized: bool = False, lengths: Array | None = None
     ) -> Tensor:
         """Codes (Q, N) or (B, Q, N) -> natural log-mel (B, M, T).
 
@@ -228,15 +229,14 @@ class Codec:
             MelcodecError: wrong shape, codes outside 0 .. K - 1, or a length that they cannot have.
         """
         codes = self._checked(codes)
-        if lengths is not None:
-            lengths = self._checked_lengths(lengths, codes)
-        mel = torch.cat(list(self._decode_chunks(codes, lengths)), dim=-1)
+        inside = inputs.item_lengths(lengths, len(codes), codes.shape[-1])
+        mel = torch.cat(list(self._decode_chunks(codes, inside)), dim=-1)
         if num_samples is not None:
             mel = mel[..., : self.frontend.num_frames(self._length(codes, num_samples))]
         return mel if normalized else self.frontend.denormalize(mel)
 
-    @torch.inference_mode()
-    def decode(self, codes: Tensor | np.ndarray, num_samples: int | None = None) -> Tensor:
+    @torch.no_grad()
+    def decode(self, codes: Array, num_samples: int | None = None) -> Tensor:
         """Codes (Q, N) or (B, Q, N) -> wav (B, S) in [-1, 1]; without ``num_samples``, S = 1,024 N - 256.
 
         Raises:
@@ -247,7 +247,7 @@ class Codec:
         mel = self._audible(self.decode_to_mel(codes, num_samples))
         return self.vocoder(mel, num_samples).clamp(-1, 1)
 
-    def decode_stream(self, codes: Tensor | np.ndarray, num_samples: int | None = None) -> Iterator[np.ndarray]:
+    def decode_stream(self, codes: Array, num_samples: int | None = None) -> Iterator[np.ndarray]:
         """Codes (Q, N) of one utterance -> float32 blocks (n,) in [-1, 1], in memory that does not grow with N.
 
         Sounds longer than the vocoder's own chunks differ a little from ``decode``; see ``vocoder.griffin_lim``.
@@ -279,7 +279,21 @@ class Codec:
                 "give that checkpoint with --checkpoint, or --any-checkpoint to decode regardless",
             )
 
-    @torch.inference_mode()
+    @torch.no_grad()
+    def _mel(self, wav: Tensor) -> Tensor:
+        """Checked waves (B, S) at the codec's rate, on any device -> natural log-mel (B, M, T)."""
+        num_samples = wav.shape[-1]
+        wav = wav.to(self.device).clamp(-1, 1)
+        wav = torch.nn.functional.pad(wav, (0, max(0, self.frontend.min_samples - num_samples)))
+        return self.frontend(wav)[..., : self.frontend.num_frames(num_samples)]
+
+    def _mels(self, wavs: Iterable[Array], sample_rate: int | None) -> list[Tensor]:
+        return [self._mel(inputs.resampled(wav[None], sample_rate, self.sample_rate))[0] for wav in inputs.wave_list(wavs)]
+
+    def _encode(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return torch.cat(list(self._encode_chunks(mel, lengths)), dim=-1)
+
+    @torch.no_grad()
     def _encode_chunks(self, mel: Tensor, lengths: Tensor | None) -> Iterator[Tensor]:
         """Codes of the windows over mel (B, M, T), natural."""
         reach, total = self.model.reach, mel.shape[-1]
@@ -290,7 +304,7 @@ class Codec:
                 codes = self.model.encode(window, inside)
             yield codes[..., chunk.kept]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _encode_mel_stream(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Codes (Q, n) of the windows over a stream of natural mel blocks (M, t)."""
         reach = self.model.reach
@@ -303,13 +317,13 @@ class Codec:
                 codes = self.model.encode(window)
             yield codes[0, :, chunk.kept].cpu().numpy()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _decode_chunks(self, codes: Tensor, lengths: Tensor | None = None) -> Iterator[Tensor]:
         """Normalised mels of the windows over codes (B, Q, N)."""
         reach, total = self.model.reach, codes.shape[-1]
         for chunk in plan(total, self._chunk(reach.decoder_halo, total), reach.decoder_halo or 0):
             window = codes[..., chunk.read_start : chunk.read_stop]
-            inside = None if lengths is None else (lengths - chunk.read_start).clamp(0, window.shape[-1])
+            inside = None if lengths is None else (lengths.to(self.device) - chunk.read_start).clamp(0, window.shape[-1])
             with exact_float32(self.device):
                 mel = self.model.decode(window, inside)
             yield mel[..., chunk.kept.start * reach.stride : chunk.kept.stop * reach.stride]
@@ -318,6 +332,7 @@ class Codec:
         """S: as given, else the most that reflects nothing: (4 N - 1) * 256."""
         if num_samples is None:
             return (codes.shape[-1] * self.model.reach.stride - 1) * self.frontend.hop_length
+        num_samples = inputs.whole_number(num_samples, "num_samples")
         if num_samples < 1 or self.num_codes(num_samples) != codes.shape[-1]:
             raise MelcodecError(
                 f"{codes.shape[-1]} codes do not stand for {num_samples} samples, which have {self.num_codes(num_samples)}"
@@ -331,27 +346,5 @@ class Codec:
     def _chunk(self, halo: int | None, length: int) -> int:
         return self.chunk_codes if halo is not None else max(1, length)
 
-    def _checked(self, codes: Tensor | np.ndarray) -> Tensor:
-        codes = torch.as_tensor(codes)
-        if codes.is_floating_point() or codes.is_complex():
-            raise MelcodecError(f"codes of {str(codes.dtype).removeprefix('torch.')}, not integers")
-        codes = codes.to(self.device, torch.int64)
-        codes = codes[None] if codes.ndim == 2 else codes
-        if codes.ndim != 3 or codes.shape[1] != self.num_codebooks or 0 in codes.shape:
-            raise MelcodecError(f"codes of shape {tuple(codes.shape)}, not (B, {self.num_codebooks}, N)")
-        low, high = int(codes.min()), int(codes.max())
-        if low < 0 or high >= self.codebook_size:
-            raise MelcodecError(f"codes reach from {low} to {high}; this checkpoint knows 0 .. {self.codebook_size - 1}")
-        return codes
-
-    def _checked_lengths(self, lengths: Tensor, codes: Tensor) -> Tensor:
-        batch, most = codes.shape[0], codes.shape[-1]
-        if lengths.shape != (batch,) or int(lengths.min()) < 1 or int(lengths.max()) > most:
-            raise MelcodecError(f"lengths {lengths.tolist()}: not {batch} numbers in 1 .. {most}")
-        return lengths.to(self.device)
-
-
-def padded(mels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mels (M, T_i) -> (B, M, T), zero-padded on the right, and their frames (B,)."""
-    lengths = torch.tensor([mel.shape[-1] for mel in mels], device=mels[0].device)
-    return torch.nn.utils.rnn.pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2), lengths
+    def _checked(self, codes: Array) -> Tensor:
+        return inputs.code_batch(codes, (self.codebook_size,) * self.num_codebooks).to(self.device)

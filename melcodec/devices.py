@@ -84,6 +84,20 @@ def _new_switches() -> Iterator[None]:
             item.fp32_precision = before
 
 
+@contextmanager
+def float32_by_default() -> Iterator[None]:
+    """New tensors are float32 whatever default the caller has set; also a decorator, for what builds models.
+
+    The default is the process's, so this is for moments, not for computing.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether ``device`` has bfloat16 in hardware, so that it is faster than float32 there."""
     if device.type == "cuda":

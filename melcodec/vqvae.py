@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from melcodec.config import ModelConfig
+from melcodec.devices import float32_by_default
 from melcodec.nn.base import Reach
 from melcodec.nn.build import Backbone, build_backbone
 from melcodec.quantize.build import build_quantizer
@@ -57,6 +58,7 @@ class VQVAE(nn.Module):
         return VQVAEOutput(reconstruction, latents, quantized.codes, quantized.commitment)
 
 
+@float32_by_default()
 def build_vqvae(config: ModelConfig) -> VQVAE:
     """The model that ``config`` describes, with fresh random weights."""
     backbone = build_backbone(config.backbone, config.mel.n_mels, config.quantizer.dim)

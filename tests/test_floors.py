@@ -16,7 +16,7 @@ FLOORS = {
     **dict.fromkeys(("errors", "version"), 0),
     **dict.fromkeys(("config", "chunking", "devices", "distributed", "files", "presets", "processes"), 1),
     **dict.fromkeys(("audio", "metrics", "plots", "pages"), 2),
-    **dict.fromkeys(("nn", "quantize", "manifests"), 3),
+    **dict.fromkeys(("nn", "quantize", "manifests", "inputs"), 3),
     **dict.fromkeys(("vqvae", "vocoder"), 4),
     "formats": 5,
     "store": 6,

@@ -15,7 +15,7 @@ from melcodec.devices import exact_float32
 TINY = 1e-12  # far under the floor: keeps a division by an estimate of zero finite
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def invert_mel(mel: Tensor, filters: Tensor, floor: float, iterations: int) -> Tensor:
     """The power spectrogram whose mel bands come closest to ``mel``.
 

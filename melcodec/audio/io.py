@@ -26,7 +26,7 @@ from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
 
 STDIN = sources.STDIN
-Source = sources.Source  # a path, a URL, or ``-`` for standard input
+Source = sources.Source  # a path, a URL, ``-`` for standard input, or an open binary file
 WRITERS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
 WRITE_SAMPLES = 1 << 16  # at once: libsndfile 1.2.2 crashes on a million samples of Vorbis in one call
 MIN_RATE, MAX_RATE = 4_000, 192_000  # Hz

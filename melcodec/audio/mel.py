@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from melcodec.config import MelConfig
-from melcodec.devices import exact_float32
+from melcodec.devices import exact_float32, float32_by_default
 
 
 class MelFrontend(nn.Module):
@@ -33,6 +33,7 @@ class MelFrontend(nn.Module):
     filters: Tensor
     norms: Tensor
 
+    @float32_by_default()
     def __init__(
         self,
         norms: Sequence[float],

@@ -1,4 +1,4 @@
-"""Where bytes of audio come from: a path, standard input, a pipe, a URL, or a member of a tar archive."""
+"""Where bytes of audio come from: a path, standard input, a pipe, a URL, an open file, or a member of a tar archive."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ from typing import IO
 from melcodec.errors import MelcodecError
 
 STDIN = "-"
-Source = str | Path
+Source = str | Path | IO[bytes]
 
 
 def named(source: Source, member: str = "") -> str:
     """What messages call it: ``shard.tar: a/b.flac``."""
-    name = "standard input" if str(source) == STDIN else str(source)
+    if isinstance(source, (str, Path)):
+        name = "standard input" if str(source) == STDIN else str(source)
+    else:
+        name = source.name if isinstance(getattr(source, "name", None), str) else "the file object"
     return f"{name}: {member}" if member else name
 
 
@@ -34,28 +37,43 @@ def opened(source: Source, member: str = "") -> Iterator[Path | IO[bytes]]:
     """The path of a plain file, or a copy of anything else on disk: decoders must seek, and the input may be hours long.
 
     Args:
-        source: a path, ``-`` for standard input, or a URL, which fsspec opens.
+        source: a path, ``-`` for standard input, a URL, which fsspec opens, or a file that is open in binary mode and is read
+            from where it stands.
         member: name of a file inside the tar archive ``source``.
 
     Raises:
-        MelcodecError: no such file or member, an empty one, not an archive, a URL that cannot be read.
+        MelcodecError: no such file or member, an empty one, not an archive, a URL or open file that cannot be read.
         OSError: the folder for temporary files is full.
     """
+    if not isinstance(source, (str, Path)) and not hasattr(source, "read"):
+        message = f"{type(source).__name__} where the name of a file belongs"
+        raise MelcodecError(message, "a path, a URL, or a file opened for reading in binary mode; bytes: io.BytesIO(data)")
     streamed = _streamed(source, member)
     if streamed is None:
+        assert isinstance(source, (str, Path))
         yield _existing(source)
         return
     with tempfile.TemporaryFile() as spool:
         with streamed as stream:
-            shutil.copyfileobj(stream, spool)
+            _copy(stream, spool, named(source, member))
         if spool.tell() == 0:
             raise MelcodecError(f"{named(source, member)}: is empty", code="unreadable")
         spool.seek(0)
         yield spool
 
 
+def _copy(stream: IO[bytes], spool: IO[bytes], name: str) -> None:
+    try:
+        shutil.copyfileobj(stream, spool)
+    except (ValueError, TypeError) as error:  # an open file that is closed by now, only for writing, or in text mode
+        hint = "open it for reading in binary mode: open(path, 'rb')"
+        raise MelcodecError(f"{name}: cannot be read ({error})", hint, "unreadable") from None
+
+
 def _streamed(source: Source, member: str) -> AbstractContextManager[IO[bytes]] | None:
     """What must be copied before it is decoded; None for a plain file."""
+    if not isinstance(source, (str, Path)):
+        return nullcontext(source)
     if str(source) == STDIN:
         return nullcontext(sys.stdin.buffer)
     if member:

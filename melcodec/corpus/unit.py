@@ -18,10 +18,11 @@ import numpy as np
 from torch import Tensor
 
 from melcodec.chunking import group_by_length
-from melcodec.codec import BATCH_FRAMES, Codec, padded
+from melcodec.codec import BATCH_FRAMES, Codec
 from melcodec.corpus.files import SHORT_SECONDS
 from melcodec.corpus.reading import Rules, Tape, opened, reason
 from melcodec.errors import MelcodecError
+from melcodec.inputs import padded
 from melcodec.manifests.base import Utterance
 from melcodec.store.commit import Receipt, commit
 from melcodec.store.parquet import OK, Row

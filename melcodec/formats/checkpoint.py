@@ -59,7 +59,7 @@ def with_averages(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     if all(key in tensors for key in EMA_BUFFERS):
         return tensors
     embed = tensors["codebook.embed"]
-    return {**tensors, EMA_BUFFERS[0]: torch.ones(embed.shape[1]), EMA_BUFFERS[1]: embed.clone()}
+    return {**tensors, EMA_BUFFERS[0]: torch.ones(embed.shape[1], dtype=embed.dtype), EMA_BUFFERS[1]: embed.clone()}
 
 
 def from_model(model: VQVAE, config: ModelConfig, mel_norms: tuple[float, ...], provenance: dict[str, Any]) -> Checkpoint:

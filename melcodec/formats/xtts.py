@@ -29,6 +29,8 @@ from melcodec.formats.checkpoint import EMA_BUFFERS, Checkpoint, with_averages
 from melcodec.vqvae import build_vqvae
 
 DVAE_FILE, MEL_STATS_FILE = "dvae.pth", "mel_stats.pth"
+# what torch.compile, DistributedDataParallel, FSDP and activation checkpointing put into the name of the module they wrap
+MODULE_WRAPPERS = re.compile(r"(?<=\.)(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 WRAPPERS = ("model", "state_dict", "model_state_dict")
 # what shows where in a larger file the DVAE stands, best first
 ANCHORS = ("codebook.embed", "encoder.0.0.weight", "decoder.0.weight")
@@ -181,9 +183,23 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Any]:
     while isinstance(content, dict):
         inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), None)
         if inner is None:
-            return {str(key): value for key, value in content.items()}
+            return _without_wrappers(content, path)
         content = inner
     raise MelcodecError(f"{path}: holds a {type(content).__name__}, not a state dict", RE_SAVE)
+
+
+def _without_wrappers(content: dict[Any, Any], path: Path) -> dict[str, Any]:
+    """``content`` with the names of wrapped modules as they are without: ``encoder._orig_mod.0`` becomes ``encoder.0``."""
+    plain: dict[str, Any] = {}
+    for key, value in content.items():
+        name = MODULE_WRAPPERS.sub("", str(key))
+        other = plain.setdefault(name, value)
+        tensors = isinstance(other, Tensor) and isinstance(value, Tensor)
+        if other is not value and not (
+            tensors and other.dtype == value.dtype and torch.equal(other, value)
+        ):  # a module that was saved both compiled and not, from different times
+            raise MelcodecError(f"{path}: holds two different tensors '{name}', one of them as '{key}'", RE_SAVE)
+    return plain
 
 
 def _dvae_prefix(keys: Any, path: Path) -> str:

@@ -79,7 +79,7 @@ class GriffinLim:
             most = num_frames * hop - 1
             raise MelcodecError(f"{num_frames} mel frames hold {most - hop + 1} to {most} samples, not {num_samples}")
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _pieces(self, blocks: Iterable[np.ndarray], num_samples: int) -> Iterator[Tensor]:
         """(B, M, t) arrays -> (B, n) tensors, finished and in order."""
         hop = self.frontend.hop_length
@@ -101,14 +101,15 @@ class GriffinLim:
             tail = wav[:, finished:]
 
     def _fade(self, num_samples: int) -> Tensor:
-        ramp = torch.linspace(0, 1, num_samples, device=self.frontend.window.device)
+        ramp = torch.linspace(0, 1, num_samples, dtype=torch.float32, device=self.frontend.window.device)
         return ((ramp - FADE.start) / (FADE.stop - FADE.start)).clamp(0, 1)
 
     def _synthesize(self, mel: Tensor, num_samples: int, generator: torch.Generator, head: Tensor | None) -> Tensor:
         """mel (B, M, T) -> wav (B, num_samples) that continues from ``head`` (B, n)."""
         magnitude = self.magnitude(mel)
         # frames first, on the CPU: the same phases for every length, batch and device
-        angles = 2 * math.pi * torch.rand(mel.shape[-1], magnitude.shape[1], generator=generator).T.to(magnitude)
+        turns = torch.rand(mel.shape[-1], magnitude.shape[1], generator=generator, dtype=torch.float32)
+        angles = 2 * math.pi * turns.T.to(magnitude)
         phases = torch.polar(torch.ones_like(angles), angles).expand_as(magnitude)
         held = phases[..., :0]
         if head is not None:
