@@ -55,25 +55,17 @@ def opened(source: Source, member: str = "") -> Iterator[Path | IO[bytes]]:
         return
     with tempfile.TemporaryFile() as spool:
         with streamed as stream:
-            _copy(stream, spool, named(source, member))
+            shutil.copyfileobj(stream, spool)
         if spool.tell() == 0:
             raise MelcodecError(f"{named(source, member)}: is empty", code="unreadable")
         spool.seek(0)
         yield spool
 
 
-def _copy(stream: IO[bytes], spool: IO[bytes], name: str) -> None:
-    try:
-        shutil.copyfileobj(stream, spool)
-    except (ValueError, TypeError) as error:  # an open file that is closed by now, only for writing, or in text mode
-        hint = "open it for reading in binary mode: open(path, 'rb')"
-        raise MelcodecError(f"{name}: cannot be read ({error})", hint, "unreadable") from None
-
-
 def _streamed(source: Source, member: str) -> AbstractContextManager[IO[bytes]] | None:
     """What must be copied before it is decoded; None for a plain file."""
     if not isinstance(source, (str, Path)):
-        return nullcontext(source)
+        return _open_file(source)
     if str(source) == STDIN:
         return nullcontext(sys.stdin.buffer)
     if member:
@@ -90,7 +82,7 @@ def is_url(source: Source) -> bool:
     return isinstance(source, str) and "://" in source
 
 
-def _existing(source: Source) -> Path:
+def _existing(source: str | Path) -> Path:
     path = Path(source)
     if not path.exists():
         raise MelcodecError(f"{path}: no such file", code="missing")
@@ -99,6 +91,16 @@ def _existing(source: Source) -> Path:
     if path.stat().st_size == 0:
         raise MelcodecError(f"{path}: the file is empty", code="unreadable")
     return path
+
+
+@contextmanager
+def _open_file(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """``file``, which a caller opened and will close."""
+    try:
+        yield file
+    except (ValueError, TypeError) as error:  # closed by now, only for writing, or in text mode
+        hint = "open it for reading in binary mode: open(path, 'rb')"
+        raise MelcodecError(f"{named(file)}: cannot be read ({error})", hint, "unreadable") from None
 
 
 @contextmanager
