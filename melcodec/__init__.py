@@ -29,11 +29,12 @@ _HOMES = {
 __all__ = ["Codec", "CodesDataset", "MelcodecError", "load", "train"]
 
 
-def load(checkpoint: Any = None, device: str = "auto") -> Codec:
+def load(checkpoint: Any = None, device: str = "auto", vocoder: Any = "griffin-lim") -> Codec:
     """The codec of a checkpoint path or shipped name (default: melcodec-base); see ``Codec.from_pretrained``."""
     from melcodec.codec import Codec
+    from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 
-    return Codec.from_pretrained(device=device) if checkpoint is None else Codec.from_pretrained(checkpoint, device)
+    return Codec.from_pretrained(DEFAULT_CHECKPOINT if checkpoint is None else checkpoint, device, vocoder)
 
 
 def __getattr__(name: str) -> Any:

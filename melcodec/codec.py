@@ -17,7 +17,7 @@ from melcodec import inputs
 from melcodec.audio.io import Source, open_blocks
 from melcodec.audio.mel import MelFrontend, build_frontend
 from melcodec.chunking import gathered, group_by_length, plan, windows
-from melcodec.config import GriffinLimConfig
+from melcodec.config import VocoderConfig
 from melcodec.devices import exact_float32, find_device
 from melcodec.errors import MelcodecError
 from melcodec.formats.checkpoint import Checkpoint, load_checkpoint
@@ -25,8 +25,9 @@ from melcodec.formats.shipped import DEFAULT_CHECKPOINT, find_checkpoint
 from melcodec.inputs import Array, padded
 from melcodec.metrics.codes import bit_rate
 from melcodec.store.codes import Codes
-from melcodec.vocoder.base import Vocoder
+from melcodec.vocoder.base import Vocoder, check_mel
 from melcodec.vocoder.build import build_vocoder
+from melcodec.vocoder.choice import DEFAULT_VOCODER, choose_vocoder
 from melcodec.vqvae import VQVAE
 
 CHUNK_CODES = 1024  # codes per window: 47.6 s; the halo then costs under 2 %
@@ -40,7 +41,7 @@ class Codec:
     Args:
         frontend: wav -> natural log-mel, and the norms.
         model: normalised mel -> codes -> normalised mel.
-        vocoder: natural log-mel -> wav.
+        vocoder: natural log-mel -> wav, made for the mel of ``frontend``.
         fingerprint: of the code space; see ``formats.checkpoint``.
         device: where the model runs.
         chunk_codes: codes per window. Any value gives the same codes; larger ones take more memory.
@@ -55,6 +56,7 @@ class Codec:
         device: torch.device,
         chunk_codes: int = CHUNK_CODES,
     ) -> None:
+        check_mel(vocoder.mel, frontend.config, "the vocoder")
         self.frontend = frontend.to(device).eval()
         self.model = model.to(device).eval()
         self.vocoder = vocoder
@@ -63,24 +65,30 @@ class Codec:
         self.chunk_codes = chunk_codes
 
     @classmethod
-    def from_pretrained(cls, name: str | Path = DEFAULT_CHECKPOINT, device: str = "auto") -> Codec:
+    def from_pretrained(
+        cls, name: str | Path = DEFAULT_CHECKPOINT, device: str = "auto", vocoder: str | Path | VocoderConfig = DEFAULT_VOCODER
+    ) -> Codec:
         """Load a checkpoint by path or shipped name.
 
         Args:
             device: auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:1, mps.
+            vocoder: what makes sound: settings, or what ``vocoder.choice.choose_vocoder`` takes.
 
         Raises:
-            MelcodecError: no such checkpoint, damaged, too new, or no such device.
+            MelcodecError: no such checkpoint, damaged, too new, no such device, no such vocoder, or one for another mel.
         """
-        return cls.from_checkpoint(load_checkpoint(find_checkpoint(name)), device)
+        return cls.from_checkpoint(load_checkpoint(find_checkpoint(name)), device, vocoder)
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, device: str = "auto") -> Codec:
-        """Build from a checkpoint in memory."""
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, device: str = "auto", vocoder: str | Path | VocoderConfig = DEFAULT_VOCODER
+    ) -> Codec:
+        """Build from a checkpoint in memory; see ``from_pretrained``."""
         target = find_device(device)  # before the model is built, which takes longer
         frontend = build_frontend(checkpoint.config.mel, checkpoint.mel_norms)
-        vocoder = build_vocoder(GriffinLimConfig(), frontend)
-        return cls(frontend, checkpoint.build(), vocoder, checkpoint.fingerprint, target)
+        chosen = choose_vocoder(vocoder) if isinstance(vocoder, str | Path) else vocoder
+        maker = build_vocoder(chosen, frontend.to(target))
+        return cls(frontend, checkpoint.build(), maker, checkpoint.fingerprint, target)
 
     @property
     def sample_rate(self) -> int:

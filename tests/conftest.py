@@ -76,6 +76,24 @@ def tiny_model(tiny_checkpoint):
 
 
 @pytest.fixture(scope="session")
+def tiny_vocoder(tmp_path_factory) -> Path:
+    """An untrained vocoder of two narrow blocks for the XTTS mel, whose head is not zero. Not to be changed."""
+    import torch
+
+    from melcodec.config import MelConfig, VocosConfig
+    from melcodec.vocoder.file import VocoderCheckpoint, save_vocoder
+    from melcodec.vocoder.network import VocosNetwork
+
+    torch.manual_seed(0)
+    config = VocosConfig(width=16, hidden=32, num_blocks=2, nmf_iterations=2)
+    network = VocosNetwork(config, MelConfig())
+    torch.nn.init.normal_(network.head.weight, std=0.1)
+    path = tmp_path_factory.mktemp("vocoder") / "tiny-vocoder.safetensors"
+    save_vocoder(path, VocoderCheckpoint(MelConfig(), config, network.state_dict(), {"source": "random"}))
+    return path
+
+
+@pytest.fixture(scope="session")
 def examples() -> dict[str, Path]:
     """The clips of examples/ by name: lj_en, nathalie_nl, kerstin_de, kathleen_en_48k_stereo."""
     return {path.stem: path for path in sorted((ROOT / "examples").glob("*.flac"))}

@@ -56,6 +56,12 @@ class MelFrontend(nn.Module):
         self.register_buffer("norms", torch.tensor(norms, dtype=torch.float32), persistent=False)
 
     @property
+    def config(self) -> MelConfig:
+        """Everything that decides the natural mel; the norms do not."""
+        names = [name for name in MelConfig.model_fields if name != "n_mels"]
+        return MelConfig(n_mels=self.n_mels, **{name: getattr(self, name) for name in names})
+
+    @property
     def min_samples(self) -> int:
         """Reflection needs more samples than half a window: 513 for XTTS."""
         return self.n_fft // 2 + 1

@@ -12,6 +12,12 @@ import typer
 from melcodec.errors import MelcodecError
 
 Checkpoint = Annotated[str, typer.Option("--checkpoint", "-c", help="Checkpoint file, or the name of a shipped one.")]
+Vocoder = Annotated[
+    str,
+    typer.Option(
+        help="What makes sound: griffin-lim, a file or run folder of melcodec vocoder train, or a .toml file with settings."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", "-f", help="Replace outputs that exist.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]

@@ -12,6 +12,7 @@ import typer
 from melcodec.cli import _options as options
 from melcodec.cli._console import progress, say
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
+from melcodec.vocoder.choice import DEFAULT_VOCODER
 
 if TYPE_CHECKING:
     from melcodec.bench.machine import Machine
@@ -26,6 +27,7 @@ WORDS = (0, 2)  # the columns that are words and stand to the left
 
 def bench(
     checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
+    vocoder: options.Vocoder = DEFAULT_VOCODER,
     device: options.Device = "auto",
     seconds: Seconds = 10.0,
     repeats: Repeats = 5,
@@ -42,13 +44,19 @@ def bench(
     from melcodec.codec import Codec
 
     settings = BenchSettings(seconds, repeats)
-    codec = Codec.from_pretrained(checkpoint, device)
+    codec = Codec.from_pretrained(checkpoint, device, vocoder)
     machine = describe_machine(codec.device)
     if machine.busy:
         say(f"{machine.load} processes want the {machine.cores} cores; the figures will be too low, by more than a fair share")
     with progress("measuring") as update:
         figures = measure(codec, settings, update)
-    asked = {"checkpoint": checkpoint, "fingerprint": codec.fingerprint, "seconds": seconds, "repeats": repeats}
+    asked = {
+        "checkpoint": checkpoint,
+        "fingerprint": codec.fingerprint,
+        "vocoder": vocoder,
+        "seconds": seconds,
+        "repeats": repeats,
+    }
     if as_json:
         print(json.dumps({"machine": asdict(machine), "settings": asked, "figures": [asdict(figure) for figure in figures]}))
         return

@@ -51,9 +51,9 @@ def config_check(file: File) -> None:
 
     settings = parse(RunConfig, read_toml(file), str(file))
     defaults = flat(RunConfig().model_dump())
-    different = [(key, value) for key, value in flat(settings.model_dump()).items() if value != defaults[key]]
+    different = [(key, value) for key, value in flat(settings.model_dump()).items() if value != defaults.get(key)]
     for key, value in different:
-        print(f"{key} = {json.dumps(value)}  # default: {json.dumps(defaults[key])}")
+        print(f"{key} = {json.dumps(value)}  # default: {json.dumps(defaults.get(key))}")
     say(f"{file}: fine, {len(different)} settings differ from the defaults")
 
 

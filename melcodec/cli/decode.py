@@ -14,6 +14,7 @@ from melcodec.cli._batch import Tally
 from melcodec.cli._console import progress, say
 from melcodec.errors import MelcodecError, from_os
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
+from melcodec.vocoder.choice import DEFAULT_VOCODER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +40,7 @@ def decode(
     output: options.OptionalOutput = None,
     to: Suffix = None,
     checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
+    vocoder: options.Vocoder = DEFAULT_VOCODER,
     device: options.Device = "auto",
     normalized: Normalized = False,
     num_samples: NumSamples = None,
@@ -75,7 +77,7 @@ def decode(
     from melcodec.codec import Codec
     from melcodec.store.codes import load_codes
 
-    codec = Codec.from_pretrained(checkpoint, device)
+    codec = Codec.from_pretrained(checkpoint, device, vocoder)
     with progress("decoding") as update:
         for index, job in enumerate(todo, start=1):
             try:

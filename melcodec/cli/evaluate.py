@@ -15,6 +15,7 @@ import typer
 from melcodec.cli import _options as options
 from melcodec.cli._console import progress, say
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
+from melcodec.vocoder.choice import DEFAULT_VOCODER
 
 if TYPE_CHECKING:
     from melcodec.evaluation.report import Report
@@ -38,6 +39,7 @@ def evaluate(
     data: Data,
     output: Folder,
     checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
+    vocoder: options.Vocoder = DEFAULT_VOCODER,
     metrics: Metrics = "all",
     anchors: Anchors = True,
     train: Train = None,
@@ -56,7 +58,7 @@ def evaluate(
     from melcodec.evaluation.run import evaluate as run
 
     settings = EvaluationSettings(
-        checkpoint, metrics, anchors, tuple(train or ()), num_workers, limit, seed, overwrite, command_line()
+        checkpoint, metrics, anchors, tuple(train or ()), num_workers, limit, seed, overwrite, command_line(), vocoder
     )
     with bar("learning k-means") as learned, bar("scoring") as scored:
         try:

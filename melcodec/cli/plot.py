@@ -13,6 +13,7 @@ from melcodec.cli._console import say
 from melcodec.cli._pictures import Drawn, check_target, is_page, title_of
 from melcodec.cli.plot_use import plot_codebook, plot_training, plot_usage
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
+from melcodec.vocoder.choice import DEFAULT_VOCODER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +65,7 @@ def plot_roundtrip(
     source: Sound,
     output: options.Output,
     checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
+    vocoder: options.Vocoder = DEFAULT_VOCODER,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -75,7 +77,7 @@ def plot_roundtrip(
     from melcodec.codec import Codec
     from melcodec.metrics.spectral import log_mel_l1
 
-    codec = Codec.from_pretrained(checkpoint, device)
+    codec = Codec.from_pretrained(checkpoint, device, vocoder)
     wav = load(source, codec.sample_rate)
     mel = codec.mel(wav)
     codes = codec.encode_mel(mel)
@@ -97,6 +99,7 @@ def plot_codes(
     source: SoundOrCodes,
     output: options.Output,
     checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
+    vocoder: options.Vocoder = DEFAULT_VOCODER,
     device: options.Device = "auto",
     any_checkpoint: options.AnyCheckpoint = False,
     overwrite: options.Overwrite = False,
@@ -109,7 +112,7 @@ def plot_codes(
     from melcodec.store.codes import load_codes
 
     stored = load_codes(Path(source)) if pictures.is_array(source) else None
-    codec = Codec.from_pretrained(checkpoint, device)
+    codec = Codec.from_pretrained(checkpoint, device, vocoder)
     length: int | None
     if stored is None:
         wav = load(source, codec.sample_rate)
@@ -136,6 +139,7 @@ def plot_chance(
     seconds: Seconds = 3.0,
     seed: Seed = 0,
     checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
+    vocoder: options.Vocoder = DEFAULT_VOCODER,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -146,7 +150,7 @@ def plot_chance(
 
     from melcodec.codec import Codec
 
-    codec = Codec.from_pretrained(checkpoint, device)
+    codec = Codec.from_pretrained(checkpoint, device, vocoder)
     shape = codec.num_codebooks, max(1, round(seconds * codec.code_rate))
     codes = np.random.default_rng(seed).integers(0, codec.codebook_size, shape)
     title = "What the codebook says by chance"

@@ -11,6 +11,7 @@ from melcodec.cli import _options as options
 from melcodec.cli._console import say
 from melcodec.cli.decode import write_sound
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
+from melcodec.vocoder.choice import DEFAULT_VOCODER
 
 Input = Annotated[str, typer.Argument(metavar="IN", help="Audio file; - is standard input.", show_default=False)]
 
@@ -19,6 +20,7 @@ def roundtrip(
     source: Input,
     output: options.Output,
     checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
+    vocoder: options.Vocoder = DEFAULT_VOCODER,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -33,7 +35,7 @@ def roundtrip(
 
     from melcodec.codec import Codec
 
-    codec = Codec.from_pretrained(checkpoint, device)
+    codec = Codec.from_pretrained(checkpoint, device, vocoder)
     codes = codec.encode_file(source)
     said = write_sound(codec, codes, codes.num_samples, output)
     say(f"{output}: {said} from {codes.codes.shape[-1]} codes, {codec.bitrate:.0f} bit/s")

@@ -27,6 +27,9 @@ Config = Annotated[Path | None, typer.Option(help="TOML file; replaces the prese
 Assignments = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, as train.steps=5000.")]
 Init = Annotated[str | None, typer.Option(help="Checkpoint to start from; it is never overwritten.")]
 Tune = Annotated[str | None, typer.Option(help="full, decoder (codes stay as they are) or frozen-codebook.", show_default="full")]
+Vocoder = Annotated[
+    str | None, typer.Option(help="What makes the run's samples of sound, as for melcodec decode.", show_default="griffin-lim")
+]
 Resume = Annotated[
     bool | None, typer.Option("--resume/--no-resume", help="Insist on going on, or on a new run.", show_default="go on if it can")
 ]
@@ -42,6 +45,7 @@ def train(
     assignments: Assignments = None,
     init: Init = None,
     tune: Tune = None,
+    vocoder: Vocoder = None,
     output: RunFolder = None,
     resume: Resume = None,
     mel_stats: Norms = None,
@@ -54,6 +58,10 @@ def train(
     Several GPUs: torchrun --nproc-per-node 8 -m melcodec train DATA.
     """
     settings = read_settings(preset, config, assignments or [], init, tune)
+    if vocoder:
+        from melcodec.vocoder.choice import choose_vocoder
+
+        settings = settings.model_copy(update={"vocoder": choose_vocoder(vocoder)})
     name = config.stem if config else preset or ("finetune" if init else "base")
     folder = output or Path("checkpoints") / f"{Path(data[0]).resolve().stem}-{name}"
 

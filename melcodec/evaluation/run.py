@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from melcodec.codec import Codec
+from melcodec.config import LearnedVocoderConfig, VocoderConfig
 from melcodec.errors import MelcodecError, from_os
 from melcodec.evaluation.anchors import KMEANS, System, learn_floor, plan_systems
 from melcodec.evaluation.catalog import Choice, choose, package_versions
@@ -34,6 +35,7 @@ from melcodec.evaluation.workers import Recipe, Task, score_all
 from melcodec.files import written_aside
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT, find_checkpoint
 from melcodec.version import __version__
+from melcodec.vocoder.choice import DEFAULT_VOCODER, choose_vocoder, find_vocoder
 
 FLOOR_FILE = "kmeans.npz"
 
@@ -52,6 +54,7 @@ class EvaluationSettings:
         seed: of everything random.
         overwrite: begin anew, whatever the folder holds.
         command: the line that asked for it, to be shown.
+        vocoder: what makes sound of mels; see ``vocoder.choice.choose_vocoder``.
     """
 
     checkpoint: str = DEFAULT_CHECKPOINT
@@ -63,6 +66,7 @@ class EvaluationSettings:
     seed: int = 0
     overwrite: bool = False
     command: str = ""
+    vocoder: str | Path = DEFAULT_VOCODER
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,8 @@ def make_plan(data: Sequence[str | Path], settings: EvaluationSettings) -> Plan:
     subjects = find_subjects(data, settings.limit, settings.seed)
     train = without(find_subjects(settings.train), subjects) if settings.train else []
     path = find_checkpoint(settings.checkpoint)
-    codec = Codec.from_pretrained(path, "cpu")
+    vocoder = choose_vocoder(settings.vocoder)
+    codec = Codec.from_pretrained(path, "cpu", vocoder)
     systems, absent = plan_systems(codec, settings.anchors, bool(train))
     checkpoint = CheckpointFacts(
         str(settings.checkpoint),
@@ -149,12 +154,22 @@ def make_plan(data: Sequence[str | Path], settings: EvaluationSettings) -> Plan:
         "data": [str(item) for item in data],
         "metrics": list(choice.names),
         "systems": [system.name for system in systems],
+        "vocoder": vocoder_facts(vocoder),
         "train": [str(item) for item in settings.train],
         "limit": settings.limit,
         "seed": settings.seed,
         "packages": package_versions(choice.names),
     }
     return Plan(subjects, train, choice, codec, path, checkpoint, systems, absent, facts)
+
+
+def vocoder_facts(config: VocoderConfig) -> dict[str, Any]:
+    """The settings of a vocoder, with its file's content instead of its place."""
+    facts = config.model_dump(mode="json")
+    if isinstance(config, LearnedVocoderConfig):
+        path = find_vocoder(config.weights)
+        facts |= {"weights": path.stem, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return facts
 
 
 def without(train: Sequence[Subject], evaluated: Sequence[Subject]) -> list[Subject]:
@@ -210,7 +225,7 @@ def score_files(
 ) -> tuple[list[Result], dict[str, str]]:
     """Every subject's result, in order, and the reasons of those that have none, by id."""
     names = tuple(system.name for system in plan.systems)
-    recipe = Recipe(str(plan.file), names, plan.choice.names, floor)
+    recipe = Recipe(str(plan.file), names, plan.choice.names, floor, choose_vocoder(settings.vocoder))
     keys, failures = name_tasks(plan, floor)
     with ResultFile(path, fresh=settings.overwrite) as kept:
         todo = {task.key: task for task in keys.values() if task.key not in kept.known}
@@ -232,7 +247,7 @@ def score_files(
 
 def name_tasks(plan: Plan, floor: np.ndarray | None) -> tuple[dict[str, Task], dict[str, str]]:
     """A task for every subject by its id, and the files that cannot even be read."""
-    deciding = {name: plan.settings[name] for name in ("metrics", "systems", "packages")}
+    deciding = {name: plan.settings[name] for name in ("metrics", "systems", "packages", "vocoder")}
     floor_key = "" if floor is None else hashlib.sha256(floor.tobytes()).hexdigest()
     settings = json.dumps([__version__, plan.checkpoint.sha256, plan.checkpoint.fingerprint, deciding, floor_key], sort_keys=True)
     tasks, failures = dict[str, Task](), dict[str, str]()

@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from melcodec.codec import Codec
+from melcodec.config import GriffinLimConfig, VocoderConfig
 from melcodec.errors import MelcodecError
 from melcodec.evaluation.anchors import CODES, Workshop
 from melcodec.evaluation.catalog import METRICS
@@ -41,12 +42,14 @@ class Recipe:
         checkpoint: path of the checkpoint.
         systems, metrics: names.
         floor: k-means codebook (K, stride * M), or None.
+        vocoder: its settings.
     """
 
     checkpoint: str
     systems: tuple[str, ...]
     metrics: tuple[str, ...]
     floor: np.ndarray | None = None
+    vocoder: VocoderConfig = field(default_factory=GriffinLimConfig)
 
 
 class Scorer:
@@ -54,7 +57,7 @@ class Scorer:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.codec = Codec.from_pretrained(recipe.checkpoint, "cpu")
+        self.codec = Codec.from_pretrained(recipe.checkpoint, "cpu", recipe.vocoder)
         audible = any(METRICS[name].audible for name in recipe.metrics)
         self.workshop = Workshop(self.codec, recipe.floor, audible)
         self.norms = self.codec.frontend.norms.numpy()

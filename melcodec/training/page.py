@@ -89,5 +89,5 @@ def _clips(folder: Path, settings: RunConfig, step: int) -> list[Section]:
 
 def _settings(settings: RunConfig) -> Section:
     default, ours = (flat(config.model_dump(mode="json")) for config in (RunConfig(), settings))
-    rows = [[key, str(value), "" if value == default[key] else str(default[key])] for key, value in ours.items()]
+    rows = [[key, str(value), "" if value == default.get(key) else str(default.get(key, ""))] for key, value in ours.items()]
     return Section("Settings", [Table("All settings of the run", ["setting", "value", "default, where it differs"], rows)])

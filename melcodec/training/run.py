@@ -24,6 +24,7 @@ from melcodec.training.engine import start_engine
 from melcodec.training.loop import Corpus, Hooks, Report, Trainer
 from melcodec.training.page import write_run_page
 from melcodec.training.state import TrainState, state_paths
+from melcodec.vocoder.build import build_vocoder
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -41,6 +42,8 @@ FREE = {
     *("train.steps", "train.valid_every", "train.save_every", "train.log_every", "train.samples", "train.wandb"),
     *("data.num_workers", "data.on_device", "version"),
 }
+
+FREE_GROUPS = ("vocoder.",)
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,11 @@ def train(
     if init and settings.train.tune != "decoder":
         hear.say(STALE_CODES)
     norms = _norms(mel_stats, init, settings.model.mel.n_mels)
+    frontend = build_frontend(settings.model.mel, norms)
+    build_vocoder(settings.vocoder, frontend)  # one for another mel is refused before mels are computed
     if engine.is_main_process:
         claim_folder(folder, settings)
     corpus = _cached(data, settings, hear, engine, folder)
-    frontend = build_frontend(settings.model.mel, norms)
     if engine.is_main_process and state_paths(folder):
         hear.say("going on with the run in this folder")
 
@@ -193,7 +197,8 @@ def claim_folder(folder: Path, settings: RunConfig) -> None:
     if state_paths(folder) and path.exists():
         before = flat(parse(RunConfig, read_toml(path), str(path)).model_dump(mode="json"))
         now = flat(settings.model_dump(mode="json"))
-        differing = [f"{key} {before[key]} -> {now[key]}" for key in now if before[key] != now[key] and key not in FREE]
+        deciding = [key for key in now if key not in FREE and not key.startswith(FREE_GROUPS)]
+        differing = [f"{key} {before.get(key)} -> {now[key]}" for key in deciding if before.get(key) != now[key]]
         if differing:
             raise MelcodecError(
                 f"{folder}: holds a run with other settings: {', '.join(differing)}", "choose another folder with -o"

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from melcodec.audio.io import save
-from melcodec.config import GriffinLimConfig, RunConfig
+from melcodec.config import RunConfig
 from melcodec.plots import Scale, plot_codebook, plot_roundtrip, save_figure
 from melcodec.training.logs import RunLog
 from melcodec.training.validate import Validator
@@ -41,7 +41,7 @@ class Samples:
     def __init__(self, config: RunConfig, folder: Path, validator: Validator) -> None:
         self.mel_config, self.folder, self.validator = config.model.mel, folder / FOLDER, validator
         self.clips = validator.clips(config.train.samples)
-        self.vocoder = build_vocoder(GriffinLimConfig(), validator.frontend)
+        self.vocoder = build_vocoder(config.vocoder, validator.frontend)
 
     def take(self, step: int, model: VQVAE, counts: np.ndarray) -> Snapshot:
         """What ``model`` makes of the clips after ``step``; ``counts`` (K,) is its codes' usage."""
