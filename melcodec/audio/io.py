@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from melcodec.audio import sources
-from melcodec.audio.decoders import PYAV_SUFFIXES, SUFFIXES, AudioInfo, OpenAudio, decoded, for_soundfile
+from melcodec.audio.decoders import PYAV_SUFFIXES, SUFFIXES, AudioInfo, OpenAudio, decoded
 from melcodec.audio.resample import resample_blocks
+from melcodec.audio.sndfile import for_soundfile
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
 
@@ -88,9 +89,12 @@ def probe(source: Source) -> AudioInfo:
     """Read the header of ``source``, a path, a URL or ``-`` for standard input.
 
     Raises:
-        MelcodecError: no such file, not audio, or a format that needs an extra.
+        MelcodecError: no such file, not audio, or a format that needs an extra; a file that is seen to be truncated or
+            damaged, or to hold sound that is not read, without decoding it.
     """
     with _open(source) as file:
+        if file.fault is not None:
+            raise file.fault
         return file.info
 
 
@@ -236,7 +240,7 @@ def _checked_mono(file: OpenAudio, span: Span, keep: bool) -> Iterator[np.ndarra
         block = block[max(0, first - (file.position - len(block))) :]
         if not len(block):
             continue
-        mono = block[:, 0] if info.channels == 1 else block.mean(axis=1, dtype=np.float32)
+        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
         if not np.isfinite(mono).all():
             bad = first + came + int(np.argmin(np.isfinite(mono)))
             raise MelcodecError(
