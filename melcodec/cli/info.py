@@ -42,15 +42,18 @@ def describe(file: str) -> dict[str, Any]:
         from melcodec.formats.container import read_header
 
         meta, entries = read_header(path)
-        if meta["kind"] == "checkpoint":
-            return describe_checkpoint(path, meta, entries)
-        if meta["kind"] == "training state":
-            return {
-                "file": str(path),
-                "kind": "training state",
-                "step": meta["progress"]["step"],
-                "best": meta["progress"]["best"],
-            }
+        try:
+            if meta["kind"] == "checkpoint":
+                return describe_checkpoint(path, meta, entries)
+            if meta["kind"] == "training state":
+                return {
+                    "file": str(path),
+                    "kind": "training state",
+                    "step": meta["progress"]["step"],
+                    "best": meta["progress"]["best"],
+                }
+        except (KeyError, TypeError, AttributeError, ArithmeticError):  # a value is missing, or of another type
+            raise MelcodecError(f"{path}: damaged: its header is not one that melcodec wrote", code="damaged") from None
     if path.suffix.lower() in SUFFIXES:
         return describe_array(path)
     if path.suffix.lower() in (".pth", ".pt") and path.is_file():

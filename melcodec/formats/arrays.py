@@ -64,6 +64,8 @@ def read_array(path: Path, name: str) -> tuple[np.ndarray, Facts]:
     """
     if array_suffix(path) == ".safetensors":
         meta, tensors = read_container(path, name)
+        if name not in tensors:
+            raise MelcodecError(f"{path}: holds {', '.join(tensors) or 'nothing'}, not {name}", code="damaged")
         return tensors[name].numpy(), meta
     with _opened(path) as file:
         loaded = np.load(file, allow_pickle=False)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from melcodec.audio.stats import checked_norms
 from melcodec.config import ModelConfig, parse
 from melcodec.errors import MelcodecError
 from melcodec.formats.container import read_container, write_container
@@ -102,7 +103,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         MelcodecError: not a checkpoint, damaged, from a newer melcodec, or tensors that do not fit its configuration.
     """
     meta, tensors = read_container(path, KIND)
-    config = parse(ModelConfig, meta["model"], f"{path}")
+    settings, provenance = meta.get("model"), meta.get("provenance")
+    if not isinstance(settings, dict) or not isinstance(provenance, dict):
+        raise MelcodecError(f"{path}: damaged: its header is not that of a checkpoint", code="damaged")
+    config = parse(ModelConfig, settings, f"{path}")
+    mel_norms = _norms(path, meta.get("mel_norms"), config)
     # a real model, for its shapes: the meta device would import sympy, which takes six times as long
     expected = build_vqvae(config).state_dict()
     for key, value in expected.items():
@@ -113,4 +118,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if unknown := sorted(tensors.keys() - expected.keys()):
         raise MelcodecError(f"{path}: tensor '{unknown[0]}' does not belong to its model")
     floats = {key: value.float() for key, value in tensors.items()}
-    return Checkpoint(config, tuple(meta["mel_norms"]), floats, meta["provenance"])
+    return Checkpoint(config, mel_norms, floats, provenance)
+
+
+def _norms(path: Path, norms: Any, config: ModelConfig) -> tuple[float, ...]:
+    """The norms of a checkpoint's header, as they stand there."""
+    try:
+        checked_norms(norms, f"{path}", config.mel.n_mels)
+        return tuple(norms)
+    except (TypeError, ValueError):  # words, or nothing
+        raise MelcodecError(f"{path}: damaged: its header holds no mel norms", code="damaged") from None

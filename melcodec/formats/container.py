@@ -60,6 +60,8 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         raise MelcodecError(
             f"{path}: a safetensors file, but not one that melcodec wrote", "XTTS weights come in with melcodec import-xtts"
         )
+    if not _is_whole(meta, entries):
+        raise MelcodecError(f"{path}: damaged: its header is not one that melcodec wrote", code="damaged")
     if version > FORMAT_VERSION:
         raise MelcodecError(f"{path}: written by a newer melcodec (format {version})", "pip install --upgrade melcodec")
     return meta, entries
@@ -77,3 +79,10 @@ def read_container(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Ten
         return meta, load_file(path)
     except SafetensorError as error:
         raise MelcodecError(f"{path}: damaged ({error})", "copy or download it again") from None
+
+
+def _is_whole(meta: dict[str, Any], entries: dict[str, Any]) -> bool:
+    """Whether a header has what readers of any kind rely on."""
+    tensors = [entry for entry in entries.values() if isinstance(entry, dict)]
+    sized = all(isinstance(entry.get("shape"), list) and isinstance(entry.get("dtype"), str) for entry in tensors)
+    return isinstance(meta.get("kind"), str) and len(tensors) == len(entries) and sized
