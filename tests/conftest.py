@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -121,6 +122,33 @@ def run_python():
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | (env or {}), check=False)
         assert done.returncode == status, done.stderr
         return done.stdout
+
+    return run
+
+
+class Ran(NamedTuple):
+    """What a process did."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def bound_by_permissions(tmp_path):
+    """Run python code in ``tmp_path`` as somebody whom permissions bind, also where the tests are run by root."""
+    command = [sys.executable]
+    if os.name == "nt":
+        pytest.skip("permissions are others there")
+    if os.getuid() == 0:
+        if not shutil.which("setpriv"):
+            pytest.skip("setpriv (util-linux) is not installed: root may enter every folder")
+        command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
+
+    def run(script: str, *args: object) -> Ran:
+        whole = [*command, "-c", script, *map(str, args)]
+        done = subprocess.run(whole, capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)
+        return Ran(done.returncode, done.stdout, done.stderr)
 
     return run
 

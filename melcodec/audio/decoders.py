@@ -14,8 +14,13 @@ from melcodec.errors import MelcodecError
 
 __all__ = ["PYAV_SUFFIXES", "SUFFIXES", "AudioInfo", "OpenAudio", "decoded"]
 
-SUFFIXES = frozenset(".wav .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .caf .w64 .rf64 .snd".split())
-PYAV_SUFFIXES = frozenset(".m4a .aac .mp4 .m4b .webm .wma .mka .mkv .amr .ac3".split())
+# what is taken from folders; read with soundfile
+SUFFIXES = frozenset(
+    ".wav .wave .bwf .amb .rf64 .w64 .flac .fla .mp3 .mp2 .mp1 .mpga .ogg .oga .ogx .opus .aif .aiff .aifc .au .snd .caf "
+    ".sph .nist .voc .svx .8svx .iff .avr .paf .pvf .sf .ircam".split()
+)
+# and with PyAV, the extra 'av'
+PYAV_SUFFIXES = frozenset(".m4a .m4r .aac .mp4 .m4b .mov .3gp .webm .wma .mka .mkv .amr .ac3 .eac3 .wv .tta .ape".split())
 MORE = "pip install 'melcodec[av]' reads more formats; or convert it to wav or flac"
 
 

@@ -10,8 +10,6 @@ read, and of a tar archive one ``member``.
 from __future__ import annotations
 
 import math
-import os
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from melcodec.audio.resample import resample_blocks
 from melcodec.audio.sndfile import for_soundfile
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
+from melcodec.walk import walk
 
 STDIN = sources.STDIN
 Source = sources.Source  # a path, a URL, ``-`` for standard input, or an open binary file
@@ -59,30 +58,12 @@ def is_audio(path: Path) -> bool:
 
 
 def find_audio(folder: Path) -> list[Path]:
-    """Every audio file below ``folder``, sorted by path; hidden files and folders are passed over, pipes and devices, too."""
-    found = []
-    for root, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _is_loop(Path(root), name))
-        listed = [Path(root, name) for name in names if not name.startswith(".") and is_audio(Path(name))]
-        found += [path for path in listed if not _is_special(path)]
-    return sorted(found)
+    """Every audio file below ``folder``, sorted by path; see ``walk``.
 
-
-def _is_special(path: Path) -> bool:
-    """Whether it is a pipe, a socket or a device, which may keep whoever opens it waiting; of what is not there, no."""
-    try:
-        return not stat.S_ISREG(path.stat().st_mode)
-    except OSError:  # a broken link, or a folder that only lists its files: whoever reads it says so
-        return False
-
-
-def _is_loop(root: Path, name: str) -> bool:
-    child = root / name
-    if not child.is_symlink():
-        return False
-    target = child.resolve()
-    # the second: folders that link to each other
-    return root.resolve().is_relative_to(target) or any(parent.resolve() == target for parent in root.parents)
+    Raises:
+        MelcodecError: a folder in it cannot be entered.
+    """
+    return walk(folder, is_audio).checked()
 
 
 def probe(source: Source) -> AudioInfo:

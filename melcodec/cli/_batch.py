@@ -46,8 +46,11 @@ class Tally:
 
     def finish(self, what: str) -> None:
         """Say what was done; write the failures file; exit with 1 when anything failed."""
+        self.failures += self.jobs.found.closed.items()
         kept = f", {self.kept} existed already and were kept (-f makes them anew)" if self.kept else ""
         say(f"{self.done} {what}{kept}")
+        if passed_over := self.jobs.found.not_taken(self.jobs.wanted):
+            say(passed_over)
         report = self.jobs.folder / FAILURES if self.jobs.folder else None
         if report:
             report.unlink(missing_ok=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from melcodec.errors import MelcodecError
+from melcodec.walk import Found, walk
 
 Checkpoint = Annotated[str, typer.Option("--checkpoint", "-c", help="Checkpoint file, or the name of a shipped one.")]
 Vocoder = Annotated[
@@ -37,10 +38,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Jobs:
-    """What to do. ``folder`` is the output folder when there are many, None for a single file."""
+    """What to do.
+
+    Args:
+        folder: the output folder when there are many, None for a single file.
+        found: what else lies in the input folders.
+        wanted: what the input folders were looked through for: ``audio`` or ``codes``.
+    """
 
     jobs: list[Job]
     folder: Path | None
+    found: Found = field(default_factory=Found)
+    wanted: str = "audio"
 
     @property
     def single(self) -> bool:
@@ -49,7 +58,7 @@ class Jobs:
 
 
 def plan_jobs(
-    inputs: Sequence[Path], output: Path | None, suffixes: Collection[str], suffix: str, find: Callable[[Path], list[Path]]
+    inputs: Sequence[Path], output: Path | None, suffixes: Collection[str], suffix: str, wanted: Literal["audio", "codes"]
 ) -> Jobs:
     """Decide which file goes where.
 
@@ -58,7 +67,7 @@ def plan_jobs(
 
     Args:
         suffix: of outputs whose name is not given, such as ``.npy`` or ``.mel.npy``.
-        find: the files to take from a folder.
+        wanted: the files to take from a folder.
 
     Raises:
         MelcodecError: a folder holds nothing, one output file is named for many inputs, or an output would be an input or
@@ -74,18 +83,19 @@ def plan_jobs(
             f"{output}: one file cannot hold what many inputs give", f"give a folder, as -o {output.with_suffix('')}"
         )
     jobs: list[Job] = []
+    others = Found()
     for item in inputs:
         if not item.is_dir():
             if str(item) == "-":
                 raise MelcodecError("standard input has no name to call the output after", "give a file with -o")
             jobs.append(Job(item, (output or item.parent) / (item.stem + suffix)))
             continue
-        found = find(item)
-        if not found:
-            raise MelcodecError(
-                f"{item}: nothing to do in this folder", "wav, flac, mp3, ogg and opus are read" if suffix == ".npy" else None
-            )
-        jobs += [Job(path, (output or item) / path.relative_to(item).with_name(path.stem + suffix)) for path in found]
+        found = walk(item, wanted_files(wanted))
+        if not found.files:
+            found.checked()
+            raise MelcodecError(f"{item}: no {wanted} in this folder", found.not_taken(wanted) or None)
+        jobs += [Job(path, (output or item) / path.relative_to(item).with_name(path.stem + suffix)) for path in found.files]
+        others.add(found)
     targets: dict[Path, Path] = {}
     for job in jobs:
         if job.target in targets:
@@ -94,7 +104,18 @@ def plan_jobs(
             )
         targets[job.target] = job.source
     check_not_read(list(targets), [job.source for job in jobs])
-    return Jobs(jobs, None if single else output)
+    return Jobs(jobs, None if single else output, others, wanted)
+
+
+def wanted_files(wanted: Literal["audio", "codes"]) -> Callable[[Path], bool]:
+    """Which files of a folder are taken."""
+    if wanted == "audio":
+        from melcodec.audio.io import is_audio
+
+        return is_audio
+    from melcodec.formats.codes import is_codes
+
+    return is_codes
 
 
 def check_suffix(output: Path, suffixes: Collection[str]) -> None:

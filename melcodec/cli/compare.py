@@ -29,7 +29,7 @@ def compare(a: A, b: B, data: Data = None, limit: Limit = None, seed: Seed = 0, 
     from melcodec.evaluation.compare import compare as run
 
     with progress("comparing") as update:
-        found = run(a, b, data or [], limit, seed, update)
+        found = run(a, b, data or [], limit, seed, update, say)
     print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else in_words(found))
     if found.left_out:
         say(f"{len(found.left_out)} left out:")

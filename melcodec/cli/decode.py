@@ -64,7 +64,7 @@ def decode(
     name = suffix if output is not None or suffix not in SUFFIXES else f".mel{suffix}"
     if wanted is None:
         refuse_stores(inputs)
-        jobs = options.plan_jobs(inputs, output, known, name, find_codes)
+        jobs = options.plan_jobs(inputs, output, known, name, "codes")
     else:
         jobs = one_job(inputs, output, known)
     if normalized and jobs.jobs[0].target.suffix.lower() not in SUFFIXES:

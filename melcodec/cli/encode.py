@@ -34,11 +34,10 @@ def encode(
     .npy holds the codes alone, (Q, N); .npz and .safetensors also the length, the source's rate and the checkpoint's
     fingerprint, so that decoding crops exactly.
     """
-    from melcodec.audio.io import find_audio
     from melcodec.formats.arrays import SUFFIXES, array_suffix
 
     array_suffix(Path(f"codes.{to}"))
-    jobs = options.plan_jobs(inputs, output, SUFFIXES, f".{to}", find_audio)
+    jobs = options.plan_jobs(inputs, output, SUFFIXES, f".{to}", "audio")
     if pad_to and not jobs.single:
         raise MelcodecError("--pad-to is for a single file")
     tally = Tally(jobs)

@@ -89,6 +89,7 @@ def preprocess(
     rules = Rules("keep" if on_truncated is OnTruncated.keep else "drop", min_seconds)
     job = Job(checkpoint, rules, device, workers, engine.value, address, unit_size, unit_timeout, retry_failed=retry_failed)
     last: list[Snapshot] = []
+    notes: list[str] = []
     with stop_on_signals() as stopped, shown() as show:
 
         def progress(now: Snapshot) -> None:
@@ -96,7 +97,7 @@ def preprocess(
             show(now)
 
         try:
-            summary = run(find_utterances(sources), output, job, Listener(say, progress, lambda: bool(stopped)))
+            summary = run(find_utterances(sources, notes.append), output, job, Listener(say, progress, lambda: bool(stopped)))
         except KeyboardInterrupt:  # a second one
             summary = None
     if summary is None:
@@ -104,6 +105,8 @@ def preprocess(
     failures = summary.failures(on_truncated.value)
     good = failures <= limit.allowed(summary.utterances) and not summary.missing
     tell(summary, output)
+    for note in notes:
+        say(note)
     if as_json:
         now = last[0] if last else None
         speed = {"seconds_now": now.seconds, "elapsed": now.elapsed, "hours_per_minute": now.hours_per_minute} if now else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,7 @@ def compare(
     limit: int | None = None,
     seed: int = 0,
     update: Update = lambda done, total: None,
+    note: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Compare two checkpoints on ``data``, or two folders of codes.
 
@@ -136,6 +137,7 @@ def compare(
         a, b: checkpoints, by path or shipped name; or folders that melcodec preprocess or encode wrote.
         limit: take that many utterances of ``data``, chosen by ``seed``; not for folders.
         update: is told (done, total).
+        note: called with sentences about what lies in ``data`` and is not used.
 
     Raises:
         MelcodecError: one is a folder and the other is not, no data, or no utterance that both have and can be compared.
@@ -154,7 +156,7 @@ def compare(
             raise MelcodecError(f"{a} and {b}: single codes files", "compare two folders, in which they have equal names")
         if not data:
             raise MelcodecError("two checkpoints are compared on speech", "melcodec compare A B DATA")
-        one, other, pairs = from_speech(a, b, find_subjects(data, limit, seed), update)
+        one, other, pairs = from_speech(a, b, find_subjects(data, limit, seed, note), update)
     tally = _Tally(one.codebook_size, other.codebook_size)
     for pair in pairs:
         tally.add(pair)

@@ -103,7 +103,7 @@ def evaluate(data: Sequence[str | Path], folder: Path, settings: EvaluationSetti
             be evaluated. A file that fails while others succeed is in ``Report.failures`` instead.
     """
     listener = listener or Listener()
-    plan = make_plan(data, settings)
+    plan = make_plan(data, settings, listener.say)
     check_folder(folder, plan, settings.overwrite)
     for name, reason in {**plan.choice.absent, **plan.absent_systems}.items():
         listener.say(f"without {name}: {reason}")
@@ -131,10 +131,10 @@ def evaluate(data: Sequence[str | Path], folder: Path, settings: EvaluationSetti
     return report
 
 
-def make_plan(data: Sequence[str | Path], settings: EvaluationSettings) -> Plan:
+def make_plan(data: Sequence[str | Path], settings: EvaluationSettings, note: Callable[[str], None]) -> Plan:
     """Find everything that is needed, so that what is missing is said before long work."""
     choice = choose(settings.metrics)
-    subjects = find_subjects(data, settings.limit, settings.seed)
+    subjects = find_subjects(data, settings.limit, settings.seed, note)
     train = without(find_subjects(settings.train), subjects) if settings.train else []
     path = find_checkpoint(settings.checkpoint)
     vocoder = choose_vocoder(settings.vocoder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -50,7 +50,9 @@ class Subject:
         return {name: value for name, value in given.items() if value}
 
 
-def find_subjects(data: Sequence[str | Path], limit: int | None = None, seed: int = 0) -> list[Subject]:
+def find_subjects(
+    data: Sequence[str | Path], limit: int | None = None, seed: int = 0, note: Callable[[str], None] | None = None
+) -> list[Subject]:
     """The utterances of ``data``, whatever ``manifests.build`` reads, sorted by id.
 
     A ``manifest.csv`` in a folder, or up to three folders above it, labels the files that it names: columns ``path`` (against
@@ -58,6 +60,7 @@ def find_subjects(data: Sequence[str | Path], limit: int | None = None, seed: in
 
     Args:
         limit: take that many at random, chosen by ``seed``.
+        note: called with sentences about what lies there and is not used.
 
     Raises:
         MelcodecError: nothing there, or a list that cannot be read.
@@ -65,7 +68,7 @@ def find_subjects(data: Sequence[str | Path], limit: int | None = None, seed: in
     known: dict[str, dict[str, str]] = {}
     for place in data:
         known |= _labels_near(Path(place))
-    found = [_labelled(item, known.get(str(Path(item.path).resolve()), {})) for item in find_utterances(data)]
+    found = [_labelled(item, known.get(str(Path(item.path).resolve()), {})) for item in find_utterances(data, note)]
     if limit is None or limit >= len(found):
         return found
     picks = np.random.default_rng(seed).choice(len(found), limit, replace=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from operator import attrgetter
@@ -21,6 +21,7 @@ from melcodec.manifests.patterns import fixed_folder, is_pattern, matching
 from melcodec.manifests.rows import is_remote
 from melcodec.manifests.shards import read_shards
 from melcodec.manifests.tables import read_table
+from melcodec.walk import Found
 
 LISTS = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "json"),
@@ -32,7 +33,7 @@ TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")  # may be packed
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # pathlib makes one slash of two; a drive has one letter
 
 
-def find_utterances(sources: Sequence[str | Path]) -> list[Utterance]:
+def find_utterances(sources: Sequence[str | Path], note: Callable[[str], None] | None = None) -> list[Utterance]:
     """Every utterance of ``sources``, sorted by id. Nothing is decoded, and no header of an audio file is read.
 
     A source is a folder, an audio file, a list (JSONL, lhotse's cuts, CSV, TSV, LJSpeech's metadata.csv, Kaldi's wav.scp
@@ -40,13 +41,20 @@ def find_utterances(sources: Sequence[str | Path]) -> list[Utterance]:
     say, and otherwise paths without suffix, seen from the folder, from the pattern's folder, from the list, or from the
     folder that holds all files named one by one. A file that two sources name is taken from the first.
 
+    Args:
+        note: called with a sentence about what lies in the sources and is not used: files that are not audio, counted
+            by kind, and lists of texts that cannot be read.
+
     Raises:
-        MelcodecError: nothing there, a bad row (named with its list and line), or two utterances of one id.
+        MelcodecError: nothing there, a folder that cannot be entered, a bad row (named with its list and line), a list
+            whose columns are not clear, or two utterances of one id.
     """
-    gathered = _Gathered()
+    gathered = _Gathered(note or (lambda text: None))
     for source in map(str, sources):
         gathered.add(source, kind_of(source))
     found = sorted(_united(gathered.read()), key=attrgetter("id"))
+    if note and (passed_over := gathered.others.not_taken("audio")):
+        note(passed_over)
     if not found:  # folders and archives have complained themselves
         raise MelcodecError(f"{', '.join(map(str, sources))}: there are no rows in it", "a list has a row for every file")
     for one, other in pairwise(found):
@@ -82,7 +90,9 @@ def kind_of(source: str) -> str:
 class _Gathered:
     """What sources name, read at once but for files and archives, which are one source each, however many are named."""
 
-    def __init__(self) -> None:
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.note = note
+        self.others = Found()
         self.parts: list[list[Utterance]] = []
         self.lists: list[tuple[str, list[Utterance]]] = []  # those of the parts that are rows
         self.files: dict[str, str] = {}  # by absolute path
@@ -91,7 +101,7 @@ class _Gathered:
     def add(self, source: str, kind: str) -> None:
         match kind:
             case "folder":
-                self.parts.append(read_folder(source))
+                self.parts.append(read_folder(source, self.others, self.note))
             case "kaldi":
                 self.parts.append(read_kaldi(source))
             case "json":
@@ -121,8 +131,9 @@ class _Gathered:
         matched = matching(pattern)
         sounds = [path for path in matched if is_audio(Path(path))]
         if sounds:
+            self.others.others.update(_suffix(path) or "without a suffix" for path in matched if not is_audio(Path(path)))
             self.parts.append(read_files(sounds, fixed_folder(pattern)))
-            return  # '*' matches the notes beside them, too
+            return
         lists = [path for path in matched if _suffix(path) in LISTS]
         for path in lists:
             self.add(path, LISTS[_suffix(path)])

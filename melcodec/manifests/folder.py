@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from melcodec.audio.io import find_audio
+from melcodec.audio.io import is_audio
 from melcodec.errors import MelcodecError
 from melcodec.manifests.base import Utterance
 from melcodec.manifests.names import SPLITS, absolute, common_folder, ids_of, relative_names
 from melcodec.manifests.trees import Trees
+from melcodec.walk import Found, walk
 
 READABLE = "wav, flac, mp3, ogg and opus are read"
 
 
-def read_folder(folder: str) -> list[Utterance]:
+def read_folder(folder: str, others: Found, note: Callable[[str], None]) -> list[Utterance]:
     """Every audio file below ``folder``; its id is its path from there, without suffix.
 
-    ``train`` and ``valid`` (``validation``, ``val``, ``dev``) directly inside are taken at their word when both are there,
-    and what lies beside them is ``test``: neither learned from nor judged by. LJSpeech, VCTK, LibriTTS and LibriSpeech
-    give speakers, texts and sets (see ``trees``). In any other folder, the first folder on the way to a file is its
-    speaker when every file has one and there are several.
+    If the folder holds both ``train`` and ``valid`` (or ``validation``, ``val``, ``dev``), these two are used as the sets
+    of these names, and all that lies beside them is ``test``: not used for training nor validation. LJSpeech, VCTK,
+    LibriTTS and LibriSpeech give speakers, texts and sets (see ``trees``). In any other folder, the first folder on the
+    way to a file is its speaker when every file has one and there are several.
+
+    Args:
+        others: takes up what else lies in the folder.
+        note: called with a sentence about a list of texts that is not used.
 
     Raises:
-        MelcodecError: no audio there.
+        MelcodecError: no audio there, or a folder in it cannot be entered.
     """
-    found = find_audio(Path(folder))
+    there = walk(Path(folder), is_audio)
+    found = there.checked()
     base = str(Path(folder))
     names = relative_names(found, "" if base == "." else base)  # pathlib leaves a leading './' out
     if not found:
         tar = next(Path(folder).glob("*.tar"), None)
         raise MelcodecError(f"no audio files in {folder}", f"for the archives there, '{tar.parent}/*.tar'" if tar else READABLE)
-    trees = Trees(absolute(folder))
+    others.add(there)
+    trees = Trees(absolute(folder), note)
     known = [trees.known(name) for name in names]
     splits = declared_splits(names)
     speakers = [""] * len(names) if any(known) else first_folders(names, splits)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
-from glob import glob
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch, fnmatchcase
 from pathlib import Path
 
 from melcodec.audio.io import find_audio
-from melcodec.errors import MelcodecError
+from melcodec.errors import MelcodecError, from_os
 from melcodec.manifests.names import folder_of, joined, relative_names
 
 WILD = re.compile(r"[*?\[{]")
@@ -34,7 +34,7 @@ def matching(pattern: str) -> list[str]:
     Hidden files are passed over. ``**`` goes into folders as melcodec does everywhere: not in circles, and to audio only.
 
     Raises:
-        MelcodecError: nothing is there.
+        MelcodecError: nothing is there, or a folder on the way cannot be entered (``glob.glob`` would pass it over).
     """
     found: dict[str, None] = {}
     for each in open_braces(pattern):
@@ -45,7 +45,8 @@ def matching(pattern: str) -> list[str]:
         elif "**" in Path(each).parts:
             found |= dict.fromkeys(_deep(each))
         else:
-            found |= dict.fromkeys(path for path in glob(each) if Path(path).is_file())  # noqa: PTH207  pathlib's finds hidden ones
+            start = os.sep if each.startswith("/") else ""
+            found |= dict.fromkeys(_shallow(start, [part for part in each.split("/") if part]))
     if not found:
         raise MelcodecError(f"no file matches '{pattern}'", "'**' goes into folders: 'data/**/*.flac'")
     return sorted(found)
@@ -69,6 +70,31 @@ def _words(inside: str) -> list[str]:
     width = max(len(first), len(last)) if padded else 0
     step = 1 if int(first) <= int(last) else -1
     return [str(number).zfill(width) for number in range(int(first), int(last) + step, step)]
+
+
+def _shallow(folder: str, parts: Sequence[str]) -> Iterator[str]:
+    """Files below ``folder`` (empty: where the user stands) whose path fits ``parts``, none of which is ``**``."""
+    name, *rest = parts
+    if not is_pattern(name):
+        paths = [joined(folder, name)]
+    else:
+        try:
+            names = sorted(os.listdir(folder or "."))  # noqa: PTH208  names, not paths
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise from_os(error) from None
+        paths = [joined(folder, each) for each in names if fnmatch(each, name) and not each.startswith(".")]
+    for path in paths:
+        if rest:
+            yield from _shallow(path, rest)
+        else:
+            try:
+                there = Path(path).is_file()
+            except OSError as error:
+                raise from_os(error) from None
+            if there:
+                yield path
 
 
 def _deep(pattern: str) -> list[str]:

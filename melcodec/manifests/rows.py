@@ -96,13 +96,18 @@ class Rows:
         return MelcodecError(f"{self.source}, {self.noun} {number}: {what}", hint)
 
     def start_beside_or_here(self, path: str) -> None:
-        """Let relative paths start where ``path``, the first one, is: beside the list, or where the user stands.
+        """Let relative paths begin where the first one, ``path``, is: beside it, or where the user stands.
 
         Kaldi and lhotse mean the latter. One look decides for the whole list.
         """
         if not self.settled and not Path(joined(self.folder, path)).exists() and Path(path).exists():
             self.folder = ""
         self.settled = True
+
+    def start_where_it_is(self, path: str, folders: Iterable[str]) -> None:
+        """Let relative paths begin where the first one, ``path``, is: by the list, in ``folders`` or in the working folder."""
+        places = (self.folder, *folders, "")
+        self.folder = next((place for place in places if Path(joined(place, path)).exists()), self.folder)
 
     def utterance(self, facts: Mapping[str, Any], number: int) -> Utterance:
         """The utterance that row ``number`` describes; ``facts`` are its values by the names that ``ALIASES`` has."""

@@ -1,4 +1,4 @@
-"""Tables: CSV and TSV with a header, and LJSpeech's ``metadata.csv`` without one."""
+"""Tables: CSV and TSV with a header, and the lists of text-to-speech trainers without one."""
 
 from __future__ import annotations
 
@@ -8,23 +8,29 @@ from pathlib import Path
 from typing import IO
 
 from melcodec.audio.io import is_audio
-from melcodec.errors import MelcodecError
+from melcodec.errors import MelcodecError, from_os
 from melcodec.manifests.base import Utterance
-from melcodec.manifests.names import folder_of, joined
+from melcodec.manifests.layouts import field_places
+from melcodec.manifests.names import folder_of, joined, stem
 from melcodec.manifests.rows import Rows, columns, opened
 
 DELIMITERS = "\t|,;"
 
 
+NAMED_FOLDERS = ("wavs", "wav")  # beside a list, where the files lie that it names without a folder
+WHAT_TO_DO = "add a first line that names the columns, such as path|speaker|text"
+
+
 def read_table(path: str) -> list[Utterance]:
     """The utterances of ``path``: ``.csv``, ``.tsv`` or ``.txt``, perhaps ``.gz``; tabs, bars, commas or semicolons.
 
-    With a header, columns are found by name and others are left alone (``seconds`` is not ``duration``, which is taken at
-    its word). Common Voice's files are looked for in its ``clips/``. Without one, lines are LJSpeech's
-    ``ID|text|normalised text`` with ``wavs/ID.wav`` beside the list, or ``wavs/a.wav|text``.
+    With a header, columns are found by name and others are left alone (``seconds`` is not used as ``duration``, which must
+    be exact). Common Voice's files are looked for in its ``clips/``. Without a header, only lists with bars are read, in the
+    layouts of ``layouts``; ``ID|text`` names a file of ``wavs/`` or ``wav/`` beside the list.
 
     Raises:
-        MelcodecError: no column says where the audio is, or a row is not usable; names the line.
+        MelcodecError: no column says where the audio is, it is not clear which column is the text, or a row is not usable;
+            names the line.
     """
     with opened(path) as file:
         first = file.readline()
@@ -32,14 +38,14 @@ def read_table(path: str) -> list[Utterance]:
         delimiter = next((mark for mark in DELIMITERS if mark in first), ",")
         header = [cell.strip().strip('"').lower() for cell in first.split(delimiter)]
         cells = _cells(file, delimiter, path)
-        folder = folder_of(path)
-        if "path" in columns(header):
+        folder, known = folder_of(path), columns(header)
+        if "path" in known:
             next(cells)
             clips = joined(folder, "clips")
             return _named(cells, header, Rows(path, clips if "client_id" in header and Path(clips).is_dir() else folder))
-        if delimiter == "|":
-            return _ljspeech(cells, Rows(path, folder))
-    raise MelcodecError(f"{path}: its first line names no column of audio files", "a table begins with names: path,speaker,text")
+        if delimiter == "|" and len(known) < 2:  # with two known names it is a header that lacks the files
+            return _bare(list(cells), Rows(path, folder))
+    raise MelcodecError(f"{path}: its first line names no column of audio files", WHAT_TO_DO.replace("|", delimiter))
 
 
 def _cells(file: IO[str], delimiter: str, path: str) -> Iterator[tuple[int, list[str]]]:
@@ -62,17 +68,53 @@ def _named(cells: Iterator[tuple[int, list[str]]], header: list[str], rows: Rows
     return found
 
 
-def _ljspeech(cells: Iterator[tuple[int, list[str]]], rows: Rows) -> list[Utterance]:
-    wavs = Path(rows.folder, "wavs")
-    files = {file.stem: file.name for file in wavs.iterdir()} if wavs.is_dir() else {}
+def _bare(cells: list[tuple[int, list[str]]], rows: Rows) -> list[Utterance]:
+    """The utterances of rows without a header."""
+    if not cells:
+        return []
+    width = len(cells[0][1])
+    for number, row in cells:
+        if len(row) != width:
+            raise rows.wrong(number, f"has {len(row)} columns where the first line has {width}", "a text must hold no '|'")
+    places = field_places([row for _, row in cells])
+    if places is None:
+        raise MelcodecError(f"{rows.source}: it is not clear which of its {width} columns is the text", WHAT_TO_DO)
+    if is_audio(Path(cells[0][1][0])):
+        rows.start_where_it_is(cells[0][1][0], [joined(rows.folder, name) for name in NAMED_FOLDERS])
+        files = None
+    else:
+        files = _Named(rows)
     found = []
     for number, row in cells:
-        if len(row) < 2:
-            raise rows.wrong(number, "is not of the form ID|text")
-        facts = {"text": (row[2] if len(row) > 2 else "") or row[1]}
-        if is_audio(Path(row[0])):
-            facts |= {"path": row[0]}
-        else:
-            facts |= {"id": row[0], "path": f"wavs/{files.get(row[0], row[0] + '.wav')}"}
+        facts = {field: next((row[place] for place in at if row[place].strip()), "") for field, at in places.items()}
+        facts |= (
+            {"path": row[0]} if files is None or is_audio(Path(row[0])) else {"id": row[0], "path": files.path(row[0], number)}
+        )
         found.append(rows.utterance(facts, number))
     return found
+
+
+class _Named:
+    """The audio files that a list means by their names without suffix."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self.folder = next((name for name in NAMED_FOLDERS if Path(joined(rows.folder, name)).is_dir()), NAMED_FOLDERS[0])
+        self.files: dict[str, list[str]] = {}
+        try:
+            names = sorted(path.name for path in Path(joined(rows.folder, self.folder)).iterdir())
+        except FileNotFoundError:  # whoever reads the files will say so
+            names = []
+        except OSError as error:
+            raise from_os(error) from None
+        for name in names:
+            if is_audio(Path(name)) and not name.startswith("."):
+                self.files.setdefault(stem(name), []).append(name)
+
+    def path(self, name: str, number: int) -> str:
+        """The file called ``name``, whatever its audio suffix; MelcodecError when there are several."""
+        there = self.files.get(name, [f"{name}.wav"])
+        if len(there) > 1:
+            hint = "write the name with its suffix in the list, or remove the other file"
+            raise self.rows.wrong(number, f"'{name}' can be {' or '.join(there)} in {self.folder}/", hint)
+        return f"{self.folder}/{there[0]}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from melcodec.errors import MelcodecError
+from melcodec.errors import MelcodecError, from_os
 from melcodec.manifests.base import Utterance
 from melcodec.manifests.names import folder_of, joined, split_called, stem
 from melcodec.manifests.tables import read_table
@@ -28,11 +29,15 @@ class Trees:
     - VCTK: ``wav48*/p225/p225_001*.flac``, texts in ``txt/p225/p225_001.txt``.
     - LibriSpeech, LibriTTS: ``[dev-clean/]84/121123/84-121123-0000.flac``; the subset says train, valid or test.
 
-    Texts that are missing or unreadable are left empty: the sound is there all the same.
+    Texts that are missing are left empty: the sound is there all the same.
+
+    Args:
+        note: called with a sentence about a list of texts that is there and not used.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, note: Callable[[str], None]) -> None:
         self.folder = folder
+        self.note = note
         self.tables: dict[str, dict[str, Utterance]] = {}  # by corpus, then by path
         self.chapters: dict[str, dict[str, str]] = {}  # by folder, then by file without suffix
 
@@ -55,9 +60,12 @@ class Trees:
 
     def _listed(self, corpus: str) -> dict[str, Utterance]:
         if corpus not in self.tables:
-            self.tables[corpus] = {}
-            with suppress(MelcodecError):  # some other metadata.csv, or none
-                self.tables[corpus] = {row.path: row for row in read_table(joined(corpus, "metadata.csv"))}
+            self.tables[corpus], table = {}, joined(corpus, "metadata.csv")
+            if Path(table).is_file():
+                try:
+                    self.tables[corpus] = {row.path: row for row in read_table(table)}
+                except MelcodecError as error:  # some other list, or one that must be mended before its texts can be used
+                    self.note(f"no texts from {table}: {error.message.removeprefix(table).lstrip(':, ')}")
         return self.tables[corpus]
 
     def _libri_text(self, path: str) -> str:
@@ -79,5 +87,7 @@ def _lines(path: str) -> list[str]:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().strip().splitlines()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:  # a text that is there and must not be passed over in silence
+        raise from_os(error) from None

@@ -10,6 +10,7 @@ import numpy as np
 
 from melcodec.errors import MelcodecError
 from melcodec.formats.arrays import SUFFIXES, Facts, read_array, write_array
+from melcodec.walk import walk
 
 NAME = "codes"
 
@@ -75,10 +76,18 @@ def load_codes(path: Path) -> Codes:
     )
 
 
+def is_codes(path: Path) -> bool:
+    """Whether the name is that of a codes file; ``x.mel.npy``, which an earlier decode left there, is not."""
+    return path.suffix.lower() in SUFFIXES and Path(path.stem).suffix != ".mel"
+
+
 def find_codes(folder: Path) -> list[Path]:
-    """Every codes file below ``folder``, sorted; mels that an earlier decode left beside them are passed over."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    return sorted(path for path in found if Path(path.stem).suffix != ".mel")
+    """Every codes file below ``folder``, sorted by path; see ``walk``.
+
+    Raises:
+        MelcodecError: a folder in it cannot be entered.
+    """
+    return walk(folder, is_codes).checked()
 
 
 def _int(value: object) -> int | None:

@@ -138,7 +138,7 @@ def load_init(settings: RunConfig) -> Checkpoint:
 
 def _cached(data: Sequence[Path | str], settings: RunConfig, hear: Listener, engine: Accelerator, folder: Path) -> Corpus:
     """The mels to learn from and to be judged by; the first process computes them, the others wait and open them."""
-    training, held_out = split(find_utterances(data), settings.data.valid_fraction, settings.data.split)
+    training, held_out = split(find_utterances(data, hear.say), settings.data.valid_fraction, settings.data.split)
 
     def cached(done: int, total: int) -> None:
         hear.cached(done, total)

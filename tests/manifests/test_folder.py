@@ -101,7 +101,7 @@ def test_the_first_folder_is_the_speaker_when_there_are_several(make, facts, nam
 def test_ljspeech(make, facts):
     make("LJ/wavs/LJ001-0001.wav", "LJ/wavs/LJ001-0002.wav", "LJ/wavs/LJ001-0003.wav", "all/LJ/wavs/LJ001-0001.wav")
     for folder in ("LJ", "all/LJ"):
-        make(f"{folder}/metadata.csv", text='LJ001-0001|Printing, in 1455|Printing, in "fourteen"\nLJ001-0002|plain\n')
+        make(f"{folder}/metadata.csv", text='LJ001-0001|Printing, in 1455|Printing, in "fourteen"\nLJ001-0002|plain|\n')
     spoken = {"LJ001-0001": 'Printing, in "fourteen"', "LJ001-0002": "plain", "LJ001-0003": ""}
     assert facts("LJ", fields=("text",)) == facts("LJ/wavs", fields=("text",)) == spoken
     assert facts("LJ")["LJ001-0001"] == "LJ/wavs/LJ001-0001.wav"
