@@ -113,7 +113,7 @@ def wanted_files(wanted: Literal["audio", "codes"]) -> Callable[[Path], bool]:
         from melcodec.audio.io import is_audio
 
         return is_audio
-    from melcodec.formats.codes import is_codes
+    from melcodec.store.codes import is_codes
 
     return is_codes
 

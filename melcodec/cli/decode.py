@@ -55,7 +55,6 @@ def decode(
     from melcodec.audio.io import WRITERS
     from melcodec.formats.arrays import SUFFIXES
     from melcodec.plots import FORMATS
-    from melcodec.store.codes import find_codes
 
     suffix, known = f".{to}" if to else ".npy", (*SUFFIXES, *WRITERS, *FORMATS)
     if suffix not in known:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from melcodec.formats.codes import Codes, save_codes
+from melcodec.store.codes import Codes, save_codes
 
 # every line of the last argument is a command; one process for all, because it takes seconds to import torch
 MAIN = """
