@@ -1,7 +1,7 @@
 """Audio files: probe, load, save. Everything inside melcodec is mono float32 in [-1, 1].
 
 ``sources`` finds the bytes of a file and ``decoders`` opens them. As in XTTS, channels are averaged, then the wave is
-resampled, then clipped. Loudness is content: nothing is normalised.
+resampled, then clipped. Loudness is content: nothing is normalised, and what no sound can be is refused.
 
 A source is a path, ``-`` for standard input, or a URL, which fsspec opens. Of any of them a stretch (``Span``) can be
 read, and of a tar archive one ``member``.
@@ -31,6 +31,7 @@ WRITERS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG
 WRITE_SAMPLES = 1 << 16  # at once: libsndfile 1.2.2 crashes on a million samples of Vorbis in one call
 MIN_RATE, MAX_RATE = 4_000, 192_000  # Hz
 MAX_CHANNELS = 8
+LOUDEST = 16.0  # times full scale, +24 dB; up to there loud samples are clipped. Integers written as floats are louder
 SLOPPY_SECONDS = 0.05  # lists round their times, and some encoders drop a last frame
 
 
@@ -100,8 +101,8 @@ def read_blocks(source: Source, sample_rate: int, span: Span = WHOLE, member: st
     """Stream ``source`` as mono float32 blocks (n,) in [-1, 1] at ``sample_rate`` Hz; see ``open_blocks``.
 
     Raises:
-        MelcodecError: unreadable or truncated file, NaN or infinity, unsupported rate or channel count, a stretch that
-            ends more than 50 ms past the file or holds no sample.
+        MelcodecError: unreadable or truncated file, NaN, infinity or samples beyond +-16, unsupported rate or channel
+            count, a stretch that holds no samples or lies past the end, no such member.
     """
     with open_blocks(source, sample_rate, span, member) as (_, blocks):
         yield from blocks
@@ -222,11 +223,8 @@ def _checked_mono(file: OpenAudio, span: Span, keep: bool) -> Iterator[np.ndarra
         if not len(block):
             continue
         mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
-        if not np.isfinite(mono).all():
-            bad = first + came + int(np.argmin(np.isfinite(mono)))
-            raise MelcodecError(
-                f"{info.path}: NaN or infinity at {bad / info.sample_rate:.3f} s", "repair or leave out the file", "nan"
-            )
+        if not np.abs(mono).max() <= LOUDEST:  # NaN is not, either
+            raise _out_of_range(info, mono, first + came)
         came += len(mono)
         yield np.ascontiguousarray(mono)
     if keep:
@@ -236,6 +234,19 @@ def _checked_mono(file: OpenAudio, span: Span, keep: bool) -> Iterator[np.ndarra
     if came == 0 or (stop is not None and stop - file.position > SLOPPY_SECONDS * info.sample_rate):
         end = file.position / info.sample_rate
         raise MelcodecError(f"{info.path}: the stretch {span} lies past the end at {end:.2f} s", code="truncated")
+
+
+def _out_of_range(info: AudioInfo, mono: np.ndarray, start: int) -> MelcodecError:
+    """What is wrong with the samples ``mono`` (n,), the first of which is number ``start`` of the file."""
+    finite = np.isfinite(mono)
+    if not finite.all():
+        bad = (start + int(np.argmin(finite))) / info.sample_rate
+        return MelcodecError(f"{info.path}: NaN or infinity at {bad:.3f} s", "repair or leave out the file", "nan")
+    worst = int(np.abs(mono).argmax())
+    at = (start + worst) / info.sample_rate
+    reason = f"a sample of {mono[worst]:.6g} at {at:.3f} s: full scale is 1, and more than {LOUDEST:g} is no sound"
+    hint = "if its samples are integers written as floats, divide them by 32768 (16 bits) or 8388608 (24 bits)"
+    return MelcodecError(f"{info.path}: {reason}", hint, "unreadable")
 
 
 def _next(file: OpenAudio, stop: int | None, keep: bool) -> np.ndarray | None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from melcodec.chunking import windows
-from melcodec.errors import MelcodecError
 
 if TYPE_CHECKING:
     from torchaudio.transforms import Resample
@@ -22,7 +21,10 @@ if TYPE_CHECKING:
 LOWPASS_FILTER_WIDTH = 6  # torchaudio's defaults, which XTTS uses
 ROLLOFF = 0.99
 BLOCK_SAMPLES = 1 << 20
-MAX_KERNEL_ELEMENTS = 1 << 26  # 256 MiB of float32; near-coprime rates such as 22,051 Hz would need gigabytes
+TAP_SAMPLES = 1 << 15  # outputs that are computed at once tap by tap
+# torchaudio's filter holds, for each of ``new`` outputs, ``orig`` samples of which nearly all have no weight. Up to
+# 256 MiB of float32 it is used as it is; rates such as 44,056 or 22,051 Hz would need gigabytes, and are resampled tap by tap
+MAX_KERNEL_ELEMENTS = 1 << 26
 
 
 def resample_blocks(blocks: Iterable[np.ndarray], source_rate: int, target_rate: int) -> Iterator[np.ndarray]:
@@ -35,21 +37,15 @@ def resample_blocks(blocks: Iterable[np.ndarray], source_rate: int, target_rate:
 
     Yields:
         float32 (m,) arrays, ceil(target_rate * samples / source_rate) samples in total.
-
-    Raises:
-        MelcodecError: at once, when the rates have so small a common divisor that the filter would not fit in memory.
     """
     if source_rate == target_rate:
         return iter(blocks)
     divisor = math.gcd(source_rate, target_rate)
     orig, new = source_rate // divisor, target_rate // divisor
     width = math.ceil(LOWPASS_FILTER_WIDTH * orig / (min(orig, new) * ROLLOFF))
-    if new * (2 * width + orig) > MAX_KERNEL_ELEMENTS:
-        raise MelcodecError(
-            f"a sample rate of {source_rate} Hz has no simple ratio to {target_rate} Hz",
-            f"convert the file to {target_rate} Hz with an audio editor first",
-        )
-    return _resampled(blocks, orig, new, width)
+    if new * (2 * width + orig) <= MAX_KERNEL_ELEMENTS:
+        return _resampled(blocks, orig, new, width)
+    return _gathered(blocks, orig, new, width)
 
 
 @lru_cache(maxsize=4)  # computing the filter takes longer than using it on some seconds
@@ -71,3 +67,31 @@ def _resampled(blocks: Iterable[np.ndarray], orig: int, new: int, width: int) ->
         with exact_float32(wave.device), wave.device:
             out = _resampler(orig, new)(wave).numpy()
         yield out[chunk.kept.start * new : chunk.kept.stop * new]
+
+
+def _gathered(blocks: Iterable[np.ndarray], orig: int, new: int, width: int) -> Iterator[np.ndarray]:
+    """As ``_resampled``, with the taps that have weight alone."""
+    weights, starts = _taps(orig, new, width)
+    taps, room = np.arange(weights.shape[1]), width + weights.shape[1]
+    for chunk, samples in windows(blocks, max(1, BLOCK_SAMPLES // orig), width, orig):
+        padded = np.pad(np.asarray(samples, np.float32), room)
+        count = -(-len(samples) * new // orig)
+        out = np.empty(count, np.float32)
+        for begin in range(0, count, TAP_SAMPLES):
+            index = np.arange(begin, min(begin + TAP_SAMPLES, count))
+            first = index // new * orig + starts[index % new] + room
+            out[index] = np.einsum("nt,nt->n", padded[first[:, None] + taps], weights[index % new])
+        yield out[chunk.kept.start * new : chunk.kept.stop * new]
+
+
+@lru_cache(maxsize=4)
+def _taps(orig: int, new: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (new, taps) float32 of each output of a period, and the samples (new,) that they begin with."""
+    base = min(orig, new) * ROLLOFF
+    reach = LOWPASS_FILTER_WIDTH * orig / base  # samples to each side that have weight
+    centers = np.arange(new) * orig / new
+    starts = np.floor(centers - reach).astype(np.int64)
+    offsets = starts[:, None] + np.arange(math.ceil(2 * reach) + 2) - centers[:, None]
+    time = np.clip(offsets * base / orig, -LOWPASS_FILTER_WIDTH, LOWPASS_FILTER_WIDTH)
+    window = np.cos(time * np.pi / LOWPASS_FILTER_WIDTH / 2) ** 2
+    return (np.sinc(time) * window * base / orig).astype(np.float32), starts

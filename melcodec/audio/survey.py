@@ -9,10 +9,9 @@ from typing import IO
 from melcodec.audio import chunks, flac, mpeg, ogg, voc
 from melcodec.audio.layout import AS_IT_IS, Layout, content_of, past_tags
 
-# How files begin that PyAV may be asked for when libsndfile does not know them: mp4, matroska, asf, adts, loas, amr, ac3, flv,
-# mpegts
+# How files begin that PyAV may be asked for when libsndfile does not know them: mp4, matroska, asf, adts, loas, amr, ac3
 FOREIGN = re.compile(
-    rb".{4}ftyp|\x1a\x45\xdf\xa3|\x30\x26\xb2\x75\x8e\x66\xcf\x11|\xff[\xf0\xf1\xf8\xf9]|\x56[\xe0-\xff]|#!AMR|\x0b\x77|FLV\x01|\x47.{187}\x47",
+    rb".{4}ftyp|\x1a\x45\xdf\xa3|\x30\x26\xb2\x75\x8e\x66\xcf\x11|\xff[\xf0\xf1\xf8\xf9]|\x56[\xe0-\xff]|#!AMR|\x0b\x77",
     re.DOTALL,
 )
 
@@ -52,4 +51,4 @@ def is_foreign(file: Path | IO[bytes]) -> bool:
     """Whether ``file`` looks like one that PyAV reads, and libsndfile does not."""
     with content_of(file) as content:
         past_tags(content)
-        return FOREIGN.match(content.read(256)) is not None
+        return FOREIGN.match(content.read(16)) is not None

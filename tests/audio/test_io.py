@@ -397,12 +397,21 @@ def test_rates_outside_the_range(tmp_path, rate):
     assert f"{rate} Hz is outside 4000 .. 192000" in refused(path).message
 
 
-def test_a_rate_without_a_simple_ratio_is_refused_before_it_takes_gigabytes(tmp_path):
+def test_a_rate_without_a_simple_ratio_is_read(tmp_path, speech):
     path = tmp_path / "in.wav"
-    soundfile.write(path, np.zeros(100), 22_051)
+    soundfile.write(path, speech, 44_056)
+    assert len(load(path, RATE)) == -(-len(speech) * RATE // 44_056)
+
+
+@pytest.mark.parametrize("scale", [2**15, 2**23, 20 / 0.4])
+def test_integers_written_as_floats_are_refused(tmp_path, speech, scale):
+    path = tmp_path / "in.wav"
+    soundfile.write(path, speech * scale, RATE, subtype="FLOAT")
     error = refused(path)
-    assert error.message.startswith(f"{path}: a sample rate of 22051 Hz")
-    assert "22050 Hz" in error.hint
+    assert "full scale is 1, and more than 16 is no sound" in error.message
+    assert re.search(r"a sample of -?\d+(\.\d+)?(e\+\d+)? at 0\.\d{3} s", error.message), error.message
+    assert "divide them by 32768" in error.hint
+    assert error.code == "unreadable"
 
 
 # ---- formats of the extra

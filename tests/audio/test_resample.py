@@ -7,7 +7,6 @@ from torchaudio.functional import resample
 
 from melcodec.audio import resample as module
 from melcodec.audio.resample import resample_blocks
-from melcodec.errors import MelcodecError
 
 
 def in_blocks(wav, size):
@@ -71,10 +70,27 @@ def test_it_streams(wav):
     assert len(list(left)) > 50
 
 
-@pytest.mark.parametrize(("source_rate", "target_rate"), [(22_051, 22_050), (22_049, 22_050), (191_999, 22_050)])
-def test_rates_without_a_simple_ratio_are_refused_at_once(source_rate, target_rate):
-    with pytest.raises(MelcodecError, match=f"{source_rate} Hz has no simple ratio to {target_rate} Hz"):
-        resample_blocks([], source_rate, target_rate)
+@pytest.mark.parametrize("source_rate", [4_000, 8_000, 11_025, 16_000, 24_000, 44_100, 48_000, 192_000])
+@pytest.mark.parametrize("length", [1, 147, 2_500, 11_025])
+def test_tap_by_tap_equals_torchaudio(wav, source_rate, length, monkeypatch):
+    monkeypatch.setattr(module, "MAX_KERNEL_ELEMENTS", 0)
+    monkeypatch.setattr(module, "BLOCK_SAMPLES", 2_500)
+    monkeypatch.setattr(module, "TAP_SAMPLES", 1_001)
+    out = np.concatenate(list(resample_blocks(in_blocks(wav[:length], 999), source_rate, 22_050)))
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(
+        out, one_pass(wav[:length], source_rate, 22_050), atol=2e-5, rtol=0
+    )  # float32 filters: theirs and ours
+
+
+@pytest.mark.parametrize("rate", [4_001, 22_049, 22_051, 44_056, 47_999, 191_999])
+def test_rates_without_a_simple_ratio(rate):
+    """44,056 Hz is what NTSC video recorders of digital sound ran at."""
+    wav = (0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)).astype(np.float32)
+    out = np.concatenate(list(resample_blocks(in_blocks(wav, 5_000), rate, 22_050)))
+    assert len(out) == 22_050
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(22_050) / 22_050)
+    np.testing.assert_allclose(out[300:-300], expected[300:-300], atol=6e-3)
 
 
 def test_the_default_device_does_not_matter(wav):
