@@ -14,10 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from tests import forked
+
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+# Before torch is imported: with several workers of pytest-xdist, more threads would stand in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # the workers of pytest-xdist ignore Ctrl-C, and every process that they start would, too
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -30,7 +35,8 @@ def _isolated(tmp_path_factory):
     old = {key: os.environ.get(key) for key in ("MELCODEC_CACHE", "PYTHONPATH")}
     os.environ["MELCODEC_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [old["PYTHONPATH"]])])
-    yield
+    with forked.spawn_from_server():
+        yield
     for key, value in old.items():
         if value is None:
             del os.environ[key]

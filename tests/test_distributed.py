@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 from melcodec import distributed
 from melcodec.quantize.ema import EMACodebook
 from melcodec.quantize.revival import revive_from_batch
+from tests import forked
 
 STEPS = """
 import sys, torch
@@ -50,7 +50,7 @@ def test_two_processes_equal_one_with_the_joined_batch(tmp_path):
     codebook.cluster_size.fill_(1)
     batches = [torch.randn(4, 3, 10) for _ in range(4)]
     torch.save({"codebook": codebook.state_dict(), "batches": batches}, tmp_path / "start.pt")
-    children = [subprocess.Popen([sys.executable, "-c", STEPS, str(rank), str(tmp_path)]) for rank in (0, 1)]
+    children = [forked.Popen([sys.executable, "-c", STEPS, str(rank), str(tmp_path)]) for rank in (0, 1)]
     assert [child.wait(timeout=120) for child in children] == [0, 0]
 
     for latents in batches:

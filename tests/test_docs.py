@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import forked
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BLOCKS = re.findall(r"```python\n(.*?)```", (DOCS / "corpora.md").read_text(encoding="utf-8"), re.S)
@@ -18,13 +19,13 @@ def folder(speech_folder, tiny_checkpoint, tmp_path_factory) -> Path:
     """Where ``codes/`` holds six utterances."""
     path = tmp_path_factory.mktemp("docs")
     command = ["preprocess", str(speech_folder), "-o", str(path / "codes"), "-c", str(tiny_checkpoint), "--device", "cpu"]
-    subprocess.run([sys.executable, "-m", "melcodec", *command], check=True, timeout=120, capture_output=True)
+    forked.run([sys.executable, "-m", "melcodec", *command], check=True, timeout=120, capture_output=True)
     return path
 
 
 def test_a_language_model_learns_from_codes(folder):
     assert len(BLOCKS) == 2
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-c", "".join(BLOCKS).replace("range(2)", "range(8)")],
         cwd=folder,
         capture_output=True,

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests import forked
+
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line.split("#")[0].strip() for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S) for line in block.splitlines()]
@@ -47,7 +49,7 @@ def test_command(command, folder):
     if words[3] == "train":
         stop_after_first_steps(words, folder)
         return
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env=os.environ, check=False)
+    done = forked.run(words, cwd=folder, capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 0, done.stderr
     if "-o" in words:
         target = folder / words[words.index("-o") + 1]
@@ -60,7 +62,7 @@ def stop_after_first_steps(words: list[str], folder: Path) -> None:
     run = "checkpoints/data-xtts" if "xtts" in words else "checkpoints/data-base"
     (folder / run).mkdir(parents=True, exist_ok=True)
     settings = ["--set", "data.batch_size=2", "--set", "codebook.start=stock"]
-    child = subprocess.Popen([*words, *settings], cwd=folder, stderr=subprocess.PIPE, text=True, env=os.environ)
+    child = forked.Popen([*words, *settings], cwd=folder, stderr=subprocess.PIPE, text=True, env=os.environ)
     try:
         assert child.stderr is not None
         for line in child.stderr:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ import soundfile
 
 from melcodec.codec import Codec
 from melcodec.store.codes import load_codes
+from tests import forked
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_several_files_and_no_output_go_beside(cli, golden, tiny, tmp_path):
 
 def test_standard_input(codec, clip, tiny, tmp_path):
     command = [sys.executable, "-m", "melcodec", "encode", "-", "-o", str(tmp_path / "c.npz"), *map(str, tiny)]
-    done = subprocess.run(command, input=clip.read_bytes(), capture_output=True, env=os.environ, check=False)
+    done = forked.run(command, input=clip.read_bytes(), capture_output=True, env=os.environ, check=False)
     assert (done.returncode, done.stdout) == (0, b""), done.stderr
     found = load_codes(tmp_path / "c.npz")
     assert np.array_equal(found.codes, codec.encode_file(clip).codes)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 
 import pytest
+
+from tests import forked
 
 QUICK = ("--metrics", "mcd", "--no-anchors", "--num-workers", 1)
 
@@ -24,7 +25,7 @@ def two(speech_folder, tmp_path_factory):
 def run(*args, cwd):
     """In a real process: evaluate starts others."""
     command = [sys.executable, "-W", "error", "-m", "melcodec", "evaluate", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=cwd)
+    return forked.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=cwd)
 
 
 def test_a_report_a_table_and_json(two, tiny_checkpoint, tmp_path):

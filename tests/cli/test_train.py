@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from melcodec.cli import train as train_command
 from melcodec.config import load_preset, with_overrides
 from melcodec.formats.checkpoint import load_checkpoint
+from tests import forked
 
 SHORT = [
     *("--preset", "tiny", "--device", "cpu", "--set", "train.steps=20", "--set", "train.valid_every=10"),
@@ -56,10 +57,10 @@ def test_stopped_and_continued_equals_undisturbed(cli, speech_folder, tmp_path, 
     # small intervals, so that the first line comes soon after the first step
     settings = [*SHORT, "--set", "train.log_every=1", "--set", "train.steps=40"]
     command = [sys.executable, "-m", "melcodec", "train", str(speech_folder), *settings, "-o", "stopped"]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=os.environ)
+    child = forked.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=os.environ)
     metrics = tmp_path / "stopped/metrics.jsonl"
     while child.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 3):
-        pass
+        time.sleep(0.005)
     child.send_signal(number)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 128 + number, err
@@ -83,7 +84,7 @@ def test_stopped_while_mels_are_computed(speech_folder, tmp_path, cue):
     settings = [*SHORT, "--set", "data.num_workers=2", "-o", "run"]
     command = [sys.executable, "-m", "melcodec", "train", str(data), *settings]
     environment = os.environ | {"MELCODEC_CACHE": str(cache)}
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment, start_new_session=True)
+    child = forked.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment, start_new_session=True)
 
     def reached() -> bool:
         if cue == "starting":
@@ -104,7 +105,7 @@ def test_the_bar_goes_when_the_mels_are_there(speech_folder, tmp_path):
     ours, theirs = os.openpty()
     command = [sys.executable, "-m", "melcodec", "train", str(speech_folder), *SHORT, "-o", "run"]
     environment = os.environ | {"MELCODEC_CACHE": str(tmp_path / "cache"), "TERM": "xterm", "COLUMNS": "120"}
-    child = subprocess.Popen(command, stderr=theirs, cwd=tmp_path, env=environment)
+    child = forked.Popen(command, stderr=theirs, cwd=tmp_path, env=environment)
     os.close(theirs)
     drawn = b""
     with contextlib.suppress(OSError):  # what Linux says when the other end of a terminal is closed
@@ -261,7 +262,7 @@ def test_a_full_disk_leaves_the_run_as_it_was(cli, speech_folder, tmp_path):
         "runpy.run_module('melcodec', run_name='__main__')"
     )
     command = [sys.executable, "-c", script, "train", str(speech_folder), *settings]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = forked.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert "error: run/states/step-00000025.safetensors: " in done.stderr
     assert "Traceback" not in done.stderr
@@ -272,7 +273,7 @@ def test_a_full_disk_leaves_the_run_as_it_was(cli, speech_folder, tmp_path):
 def test_a_terminal_sees_a_live_line(speech_folder, tmp_path):
     ours, theirs = os.openpty()
     command = [sys.executable, "-m", "melcodec", "train", str(speech_folder), *SHORT, "--set", "train.log_every=1", "-o", "run"]
-    child = subprocess.Popen(command, stderr=theirs, cwd=tmp_path, env=os.environ | {"TERM": "xterm", "COLUMNS": "140"})
+    child = forked.Popen(command, stderr=theirs, cwd=tmp_path, env=os.environ | {"TERM": "xterm", "COLUMNS": "140"})
     os.close(theirs)
     drawn = b""
     with contextlib.suppress(OSError):

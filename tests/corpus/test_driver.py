@@ -26,6 +26,7 @@ from melcodec.store import finalize
 from melcodec.store.layout import marker_path
 from melcodec.store.parquet import read_rows
 from melcodec.store.plan import read_plan
+from tests import forked
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ main()
 def launched(messy, folder, checkpoint, *options, hangup="SIG_DFL"):
     command = [sys.executable, "-c", COMMAND, hangup, "preprocess", str(messy), "-o", str(folder), "-c", str(checkpoint)]
     command += ["--device", "cpu", "--unit-size", "2", "--workers", "2", *options]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return forked.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def children(pid: int) -> list[int]:
@@ -159,7 +160,7 @@ def children(pid: int) -> list[int]:
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"spawn_main" in (entry / "cmdline").read_bytes():
+            if parent == pid and b"spawn_main" in (entry / "cmdline").read_bytes() + (entry / "comm").read_bytes():
                 found.append(int(entry.name))
     return found
 

@@ -26,6 +26,7 @@ from melcodec.manifests.base import Utterance
 from melcodec.store import plan
 from melcodec.store.layout import part_path
 from melcodec.store.parquet import read_part
+from tests import forked
 
 PATIENCE = 120.0
 
@@ -171,7 +172,7 @@ def test_no_worker_outlives_a_killed_driver(setup, tmp_path):
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
     command = [sys.executable, str(script), json.dumps(asdict(setup)), str(tmp_path / "hangs.wav")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+    with forked.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         workers = [int(word) for word in driver.stdout.readline().split()]
         assert len(workers) == 2
         assert all(Path(f"/proc/{pid}").exists() for pid in workers)

@@ -23,6 +23,7 @@ from melcodec.store.layout import marker_path, read_spec
 from melcodec.store.parquet import Row, read_rows, write_part
 from melcodec.store.plan import read_plan
 from melcodec.store.retry import RETRY, begin_retry, end_retry, known_rows, resume_retry
+from tests import forked
 
 # nine units of two files each; these lie in 2, 8 and 0
 CURED, INCURABLE = ("speaker 1/ütt10.wav", "speaker 2/ütt23.flac"), "speaker 0/ütt03.flac"
@@ -299,7 +300,7 @@ def test_killed_meanwhile_the_same_command_goes_on(run, cure, corpus, folder, so
     command = "import sys; from melcodec.cli.main import main; sys.argv[0] = 'melcodec'; main()"
     words = ["preprocess", str(sound), "-o", str(folder), "-c", str(tiny_checkpoint), "--device", "cpu", "--workers", "1"]
     before = times(folder)
-    with subprocess.Popen([sys.executable, "-c", command, *words, "--retry-failed"], stderr=subprocess.PIPE) as job:
+    with forked.Popen([sys.executable, "-c", command, *words, "--retry-failed"], stderr=subprocess.PIPE) as job:
         redone = [marker_path(folder / f"parts/0000-0000{unit}.parquet") for unit in (0, 2)]
         while job.poll() is None and not all(path.exists() and path.stat().st_mtime_ns > before[path.name] for path in redone):
             time.sleep(0.005)

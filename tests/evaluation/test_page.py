@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from melcodec.codec import Codec
 from melcodec.evaluation.figure import plot_rates
 from melcodec.evaluation.page import write_evaluation_page
 from melcodec.plots import figure_bytes
+from tests import forked
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def of_default(examples, tmp_path_factory) -> Path:
     rows = [f"{clip.name},{clip.stem.split('_')[1]}" for clip in clips]
     (root / "manifest.csv").write_text("\n".join(["path,language", *rows]))
     command = ["evaluate", str(root), "-o", str(root / "report"), "--train", str(other), "--metrics", "core"]
-    subprocess.run([sys.executable, "-m", "melcodec", *command], check=True, timeout=240, capture_output=True)
+    forked.run([sys.executable, "-m", "melcodec", *command], check=True, timeout=240, capture_output=True)
     return root / "report"
 
 

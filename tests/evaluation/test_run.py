@@ -19,6 +19,7 @@ from melcodec.evaluation import workers
 from melcodec.evaluation.run import EvaluationSettings, Listener, evaluate
 from melcodec.evaluation.words import limits, summary, table
 from melcodec.metrics.statistics import Estimate
+from tests import forked
 
 EVALUATE = """
 import sys
@@ -263,7 +264,7 @@ def test_a_file_that_kills_its_process_is_named_and_the_others_are_done(corpus, 
         "    print(report.files, report.failures)\n"
     )
     command = [sys.executable, script, corpus / "speech", tmp_path / "r", tiny_checkpoint]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    done = forked.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("5 {'b/0': ")
     assert "the process that scored it died" in done.stdout
@@ -276,7 +277,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(corpus, tiny_check
 
     def start(folder):
         command = [sys.executable, script, corpus / "speech", folder, tiny_checkpoint]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        return forked.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
 
     first = start(tmp_path / "killed")
     deadline = time.monotonic() + 120
@@ -307,7 +308,7 @@ def test_ctrl_c_ends_it_at_once(corpus, examples, tiny_checkpoint, tmp_path):
     save(data / "c/2.wav", np.tile(speech, 3600 * 22_050 // len(speech)), 22_050)
     command = [sys.executable, "-W", "error", "-m", "melcodec", "evaluate", str(data), "-o", "report", "-c", str(tiny_checkpoint)]
     command += ["--metrics", "mcd", "--no-anchors", "--num-workers", "2"]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True)
+    child = forked.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True)
     results, deadline = tmp_path / "report" / "results.jsonl", time.monotonic() + 120
     while not (results.exists() and results.read_text().count("\n") >= 6) and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import io
 import json
-import subprocess
 import sys
 import tarfile
 
@@ -20,6 +19,7 @@ from melcodec.store import layout
 from melcodec.store.codes import load_codes
 from melcodec.store.export import FORMS, Exported, export, file_key
 from melcodec.store.parquet import Row
+from tests import forked
 from tests.stores import make_store, speech_rows
 
 
@@ -211,7 +211,7 @@ def test_the_packages_themselves_read_it(folder, rows, tmp_path, form):
     pytest.importorskip(package)
     export(folder, tmp_path / "out", form, shard_size=10)
     command = [sys.executable, "-c", f"import json, sys\nout = sys.argv[1]\n{script}", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = forked.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines == [[row.id, row.codes.tolist()] for row in rows]

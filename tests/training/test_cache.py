@@ -34,6 +34,7 @@ from melcodec.manifests.base import Utterance
 from melcodec.training import cache_build, cache_index, cache_work
 from melcodec.training.cache import Jobs, MelCache, cache_mels, cache_root
 from melcodec.training.cache_index import DONE, INDEX, MELS, Names, count_kept, read_index
+from tests import forked
 
 RATE = 22_050
 
@@ -347,7 +348,7 @@ def test_where_the_cache_lies(monkeypatch, tmp_path):
 
 def run(*args: object, env: dict[str, str] | None = None, **options) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "error", "-c", BUILD, *map(str, args)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | (env or {}), **options)
+    return forked.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | (env or {}), **options)
 
 
 def children_of(pid: int) -> set[int]:
@@ -457,7 +458,7 @@ def test_a_script_without_a_guard_is_told_of_it(speech, fresh_cache, tmp_path):
     """Every process of the pool imports the script, which must neither start a pool of its own nor wait for its parent."""
     (tmp_path / "script.py").write_text(BUILD.replace('if __name__ == "__main__":', "if True:"))
     command = [sys.executable, tmp_path / "script.py", speech, "2", "1", "no flag"]
-    told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    told = forked.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert "refused a process that computes mels died" in told.stdout
     assert "under if __name__ == '__main__':" in told.stdout
     assert "put its work under if __name__" in told.stderr

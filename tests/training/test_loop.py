@@ -27,6 +27,7 @@ from melcodec.training.engine import start_engine, wants_bfloat16
 from melcodec.training.logs import METRICS, USAGE, RunLog
 from melcodec.training.loop import BEST, LAST, Corpus, Hooks, Trainer
 from melcodec.training.state import KIND, STATES, TrainState, state_paths
+from tests import forked
 
 CPU = torch.device("cpu")
 SHORT = [
@@ -339,7 +340,7 @@ def test_a_killed_run_ends_as_one_that_was_never_killed(corpus, speech_folder, t
     victim = int(np.random.default_rng().integers(1, 39))  # a new one each time: any step must do
     killed, undisturbed = tmp_path / f"killed at {victim}", tmp_path / "undisturbed"
     command = [sys.executable, "-c", RUN, str(speech_folder), str(killed), *LONGER]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+    with forked.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         for line in child.stdout:
             if int(line) == victim:
                 child.kill()
@@ -504,9 +505,7 @@ if __name__ == "__main__":
 
 
 def test_wandb_listens_offline_or_is_asked_for(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", WITH_WANDB, str(tmp_path)], capture_output=True, text=True, check=True, timeout=120
-    )
+    done = forked.run([sys.executable, "-c", WITH_WANDB, str(tmp_path)], capture_output=True, text=True, check=True, timeout=120)
     if find_spec("wandb") is None:
         assert "pip install 'melcodec[wandb]'" in done.stdout
     else:

@@ -15,6 +15,7 @@ import torch
 
 from melcodec.formats.container import read_container
 from melcodec.training.state import KIND, state_paths
+from tests import forked
 
 SETTINGS = [
     *("--preset", "tiny", "--device", "cpu"),
@@ -34,7 +35,7 @@ def free_port() -> int:
 def torchrun(folder, *words, port: int | None = None) -> subprocess.Popen:
     command = [*TORCHRUN, str(port or free_port()), "-m", "melcodec", *map(str, words)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment, start_new_session=True)
+    return forked.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment, start_new_session=True)
 
 
 def finish(child: subprocess.Popen) -> str:
@@ -57,7 +58,7 @@ def lines(folder):
 def alone(speech_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     command = [sys.executable, "-m", "melcodec", "train", str(speech_folder), *SETTINGS, "-o", "run"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    forked.run(command, cwd=folder, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     return folder / "run"
 
 
@@ -105,7 +106,7 @@ def test_a_killed_rank_loses_nothing(alone, speech_folder, tmp_path):
         "-o",
         "run",
     ]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    forked.run(command, cwd=tmp_path, check=True, capture_output=True)
     close(tmp_path / "run", alone)
 
 
@@ -136,7 +137,7 @@ def test_a_port_that_is_taken(speech_folder, tmp_path):
             **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])},
         }
         command = [sys.executable, "-m", "melcodec", "train", str(speech_folder), *SETTINGS, "-o", "run"]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False)
+        done = forked.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1
     assert "error: the processes do not find each other" in done.stderr
     assert "hint: is the port taken?" in done.stderr
