@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 
 from melcodec.cli import _options as options
 from melcodec.cli._console import say
+from melcodec.errors import MelcodecError
+from melcodec.formats.container import read_header
 
 XTTSFile = Annotated[
     Path, typer.Argument(metavar="DVAE.PTH", help="dvae.pth, or a GPT trainer's best_model.pth.", show_default=False)
@@ -31,6 +34,9 @@ def import_xtts(
     """Turn the DVAE of XTTS or Tortoise into a melcodec checkpoint that gives the same codes."""
     from melcodec.files import check_output
 
+    if output.is_file() and not overwrite:
+        hint = f"melcodec import-xtts {shlex.quote(str(file))} -f replaces it; -o NAME.safetensors keeps both"
+        raise MelcodecError(f"{output}: exists already: {_imported_before(output)}", hint, "exists")
     check_output(output, overwrite)
 
     from melcodec.formats.checkpoint import save_checkpoint
@@ -45,6 +51,15 @@ def import_xtts(
         say(f"note: {note}")
     say(f"licence: {report.checkpoint.provenance['licence']}")
     say(f"{output}: checkpoint {report.checkpoint.fingerprint}")
+
+
+def _imported_before(output: Path) -> str:
+    """What is there already, in words."""
+    try:
+        meta, _ = read_header(output)
+        return f"checkpoint {meta['fingerprint']}, made from {meta['provenance']['source']}"
+    except (MelcodecError, KeyError, TypeError):
+        return "it is no imported checkpoint"
 
 
 def export_xtts(checkpoint: CheckpointFile, output: Folder, overwrite: options.Overwrite = False) -> None:

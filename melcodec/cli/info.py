@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from melcodec.cli._console import say
 from melcodec.errors import MelcodecError
 
 File = Annotated[
@@ -16,7 +17,7 @@ File = Annotated[
 FOLDERS = {  # what lies in a folder, and where to look then
     "run.json": "melcodec corpus info {}",
     "metrics.json": "open index.html in it",
-    "config.toml": "melcodec info {}/best.safetensors, or open index.html in it",
+    "config.toml": "it has no best.safetensors yet; index.html in it shows the run",
 }
 AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
@@ -35,9 +36,11 @@ def info(file: File, as_json: AsJSON = False) -> None:
 def describe(file: str) -> dict[str, Any]:
     """Facts about ``file``, in the order to show them; values are JSON."""
     from melcodec.formats.arrays import SUFFIXES
-    from melcodec.formats.shipped import find_checkpoint, shipped_names
+    from melcodec.formats.shipped import find_checkpoint, is_run, shipped_names
+    from melcodec.formats.torchfile import describe as describe_torch_file
+    from melcodec.formats.torchfile import is_torch_file
 
-    path = find_checkpoint(file) if file in shipped_names() else Path(file)
+    path = find_checkpoint(file) if file in shipped_names() or is_run(file) else Path(file)
     if path.suffix.lower() == ".safetensors":
         from melcodec.formats.container import read_header
 
@@ -56,10 +59,11 @@ def describe(file: str) -> dict[str, Any]:
             raise MelcodecError(f"{path}: damaged: its header is not one that melcodec wrote", code="damaged") from None
     if path.suffix.lower() in SUFFIXES:
         return describe_array(path)
-    if path.suffix.lower() in (".pth", ".pt") and path.is_file():
-        raise MelcodecError(
-            f"{path}: is a PyTorch file, which info does not open", "XTTS weights come in with melcodec import-xtts"
-        )
+    if is_torch_file(path):
+        holds, hint = describe_torch_file(path)
+        if hint:
+            say(f"hint: {hint}")
+        return {"file": str(path), "kind": "PyTorch file", "holds": holds, "size": path.stat().st_size}
     for name, hint in FOLDERS.items():
         if path.is_dir() and (path / name).is_file():
             raise MelcodecError(f"{path}: is a folder that melcodec wrote; info is for files", hint.format(path))

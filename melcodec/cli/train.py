@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,7 +35,8 @@ Resume = Annotated[
 ]
 Norms = Annotated[Path | None, typer.Option("--mel-stats", help="Norms from melcodec mel-stats; the default is XTTS's.")]
 RunFolder = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; checkpoints/DATA-PRESET if not given.")]
-PLAIN_SECONDS = 10.0  # between progress lines when not on a terminal
+PLAIN_SECONDS = 60.0  # between lines of progress when not on a terminal
+TERMINAL_SECONDS = 0.25  # between updates of the bar
 
 
 def train(
@@ -70,7 +71,7 @@ def train(
 
     check_resume(folder, resume)
     with stop_on_signals() as stopped, cache_bar() as cached, Reporter(settings) as reporter:
-        listener = Listener(reporter.say, reporter.report, cached, lambda: bool(stopped))
+        listener = Listener(reporter.say, reporter.report, cached, lambda: bool(stopped), reporter.stepped)
         try:
             state = run(data, settings, folder, device=device, mel_stats=mel_stats, listener=listener)
         except KeyboardInterrupt as interrupt:
@@ -81,7 +82,7 @@ def train(
     if stopped:
         say(f"stopped at step {state.step} of {settings.train.steps}; the same command goes on from here")
         raise typer.Exit(128 + stopped[0])
-    say(f"{folder}/best.safetensors is ready: melcodec roundtrip in.wav -o out.wav --checkpoint {folder}/best.safetensors")
+    say(f"{folder}/best.safetensors is ready: melcodec roundtrip in.wav -o out.wav --checkpoint {folder}")
     say(f"{folder}/index.html shows the run")
 
 
@@ -127,16 +128,17 @@ def cache_bar() -> Iterator[Callable[[int, int], None]]:
 
 
 class Reporter:
-    """A live line on a terminal; elsewhere a line every few seconds, and one per validation."""
+    """A bar on a terminal; elsewhere a line after the first step and then one a minute. Both have one per validation."""
 
     def __init__(self, settings: RunConfig) -> None:
         self.steps = settings.train.steps
         data, mel = settings.data, settings.model.mel
         self.hours_per_step = data.batch_size * data.crop_frames * mel.hop_length / mel.sample_rate / 3600
-        self.started = self.said = 0.0
-        self.first: int | None = None  # the step of the first line: time is counted from there, after mels and k-means
+        self.first = self.done = 0  # steps: of the start of this process, and now
+        self.last = self.shown = 0.0  # times: of the latest step or validation, and of the latest line
+        self.seconds = 0.0  # of all steps of this process, without validations
         self.codes = ""
-        self.before: float | None = None  # tuning
+        self.before: float | None = None  # the error before tuning
         self.bar: Any = None
         self.task: Any = None
 
@@ -148,51 +150,71 @@ class Reporter:
             self.bar.stop()
 
     def say(self, text: str) -> None:
-        """One line, above the live one when there is one."""
+        """One line, above the bar when there is one."""
         if self.bar:
             self.bar.console.print(text, markup=False, highlight=False)
         else:
             say(text)
 
     def report(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Called with every metric line."""
-        if kind == "valid":
-            self.codes = f"{values['codes_used']} codes"
-            kept = f", {values['agreement']:.1%} of the codes as before" if "agreement" in values else ""
-            used = f"{values['codes_used']} codes, perplexity {values['perplexity']:.0f}{kept}"
-            error = values["log_mel_l1"]
-            self.before = error if step == 0 else self.before
-            then = f" ({self.before:.3f} before)" if kept and step and self.before else ""
-            self.say(f"step {step}: validation log-mel L1 {error:.3f}{then}, {used}")
+        """Called with every line of metrics.jsonl; shows validations."""
+        if kind != "valid":
             return
+        self.codes = f", {values['codes_used']} codes used"
+        kept = f", {values['agreement']:.1%} of the codes as before" if "agreement" in values else ""
+        used = f"{values['codes_used']} codes used, perplexity {values['perplexity']:.0f}{kept}"
+        error = values["log_mel_l1"]
+        self.before = error if step == 0 else self.before
+        then = f" ({self.before:.3f} before)" if kept and step and self.before else ""
+        self.say(f"step {step}: validation log-mel L1 {error:.3f}{then}, {used}")
+        self.last = time.monotonic()
+
+    def stepped(self, step: int, values: Mapping[str, Any]) -> None:
+        """Called before the first step, with no values, and after every step."""
         now = time.monotonic()
-        words = self._words(values)
+        if not values:
+            self.first = self.done = step
+            self.last = now
+            if sys.stderr.isatty():
+                self._show(step, "preparing the first step")
+            return
+        self.seconds += now - self.last
+        self.last, self.done = now, step
+        interval = TERMINAL_SECONDS if sys.stderr.isatty() else PLAIN_SECONDS
+        if step > self.first + 1 and step < self.steps and now - self.shown < interval:
+            return
+        self.shown = now
+        words = self._words(float(values["loss"]))
         if sys.stderr.isatty():
             self._show(step, words)
-            return
-        if self.first is None:
-            self.first, self.started, self.said = step, now, now
-            return
-        if now - self.said < PLAIN_SECONDS:
-            return
-        self.said = now
-        left = (now - self.started) / (step - self.first) * (self.steps - step)
-        say(f"step {step}/{self.steps}: {words}, {left / 60:.0f} min left")
+        else:
+            say(f"step {step}/{self.steps}: {words}")
 
-    def _words(self, values: dict[str, Any]) -> str:
-        minutes = values["audio_per_second"] / 60  # hours of audio a minute
-        return f"loss {values['loss']:.4f}, {self.codes}, {minutes:.1f} h of audio/min, {_memory()}"
+    def _words(self, loss: float) -> str:
+        each = max(self.seconds / (self.done - self.first), 1e-9)
+        speed = f"{each:.1f} s a step" if each >= 1 else f"{1 / each:.1f} steps/s"
+        hours = 60 * self.hours_per_step / each
+        audio = f"{hours:.1f} h of audio/min" if hours >= 1 else f"{60 * hours:.1f} min of audio/min"
+        return f"loss {loss:.4f}{self.codes}, {speed}, {audio}, {_memory()}, {in_time(each * (self.steps - self.done))} left"
 
     def _show(self, step: int, words: str) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         if not self.bar:
-            columns = MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
+            columns = MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}")
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self.bar.start()
             self.task = self.bar.add_task(words, total=self.steps)
         self.bar.update(self.task, completed=step, description=words)
+
+
+def in_time(seconds: float) -> str:
+    """``45 s``, ``12 min`` or ``3 h 5 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _memory() -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from melcodec.errors import MelcodecError
 from melcodec.evaluation.pairing import LeftOut, Maker, Pair, Update, from_folders, from_speech
 from melcodec.evaluation.subjects import find_subjects
+from melcodec.formats.shipped import is_run
 from melcodec.metrics.agreement import best_matching, count_pairs, exact_agreement, held_out_agreement, jensen_shannon
 from melcodec.metrics.codes import CodeUsage, code_usage
 from melcodec.metrics.statistics import Estimate, estimate
@@ -134,7 +135,7 @@ def compare(
     """Compare two checkpoints on ``data``, or two folders of codes.
 
     Args:
-        a, b: checkpoints, by path or shipped name; or folders that melcodec preprocess or encode wrote.
+        a, b: checkpoints, by path, run folder or shipped name; or folders that melcodec preprocess or encode wrote.
         limit: take that many utterances of ``data``, chosen by ``seed``; not for folders.
         update: is told (done, total).
         note: called with sentences about what lies in ``data`` and is not used.
@@ -142,7 +143,7 @@ def compare(
     Raises:
         MelcodecError: one is a folder and the other is not, no data, or no utterance that both have and can be compared.
     """
-    folders = [Path(side).is_dir() for side in (a, b)]
+    folders = [Path(side).is_dir() and not is_run(side) for side in (a, b)]
     if folders[0] != folders[1]:
         raise MelcodecError(f"{a} and {b}: one is a folder of codes, the other is not", "compare two of a kind")
     if all(folders):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Corpus:
     valid: MelCache
 
 
+Stepped = Callable[[int, Mapping[str, Any]], None]  # step, its scalars: after every step, and once before the first
 Report = Callable[[str, int, dict[str, Any]], None]  # kind, step, values: every metric line
 
 
@@ -53,6 +54,7 @@ class Hooks:
     report: Report = lambda kind, step, values: None
     say: Callable[[str], None] = lambda text: None
     should_stop: Callable[[], bool] = lambda: False
+    stepped: Stepped = lambda step, values: None
 
 
 @dataclass
@@ -121,7 +123,8 @@ class Trainer:
         if resumed:
             for note in state.restore(self.folder):
                 self.hooks.say(note)
-        elif self.config.codebook.start != "stock" and self.init is None:
+        self.hooks.stepped(state.step, {})
+        if not resumed and self.config.codebook.start != "stock" and self.init is None:
             self.start_codebook()
         if self.engine.is_main_process:
             self.log = RunLog(self.folder, state.step, train.wandb, self.config.model_dump(mode="json"))
@@ -141,7 +144,9 @@ class Trainer:
         if not resumed:
             self._validate()
         while state.step < train.steps and not distributed.any_of(self.hooks.should_stop(), self.device):
-            for name, value in ({"steps": 1} | self.step()).items():
+            scalars = self.step()
+            self.hooks.stepped(state.step, scalars)
+            for name, value in ({"steps": 1} | scalars).items():
                 state.progress.sums[name] = state.progress.sums.get(name, 0) + value
             if state.step % train.log_every == 0:
                 self._log_training()

@@ -21,7 +21,7 @@ from melcodec.manifests.build import find_utterances
 from melcodec.manifests.split import split
 from melcodec.training.cache import MelCache, Progress, cache_mels
 from melcodec.training.engine import start_engine
-from melcodec.training.loop import Corpus, Hooks, Report, Trainer
+from melcodec.training.loop import Corpus, Hooks, Report, Stepped, Trainer
 from melcodec.training.page import write_run_page
 from melcodec.training.state import TrainState, state_paths
 from melcodec.vocoder.build import build_vocoder
@@ -54,6 +54,7 @@ class Listener:
     report: Report = lambda kind, step, values: None
     cached: Progress = lambda done, total: None
     should_stop: Callable[[], bool] = lambda: False
+    stepped: Stepped = lambda step, values: None
 
 
 def train(
@@ -80,6 +81,7 @@ def train(
     Mels are computed in processes that import the calling script: call it under ``if __name__ == "__main__":``.
     """
     settings, folder = config or load_preset("base"), Path(folder)
+    check_start(settings)
     engine = start_engine(settings, device)
     hear = (listener or Listener()) if engine.is_main_process else Listener(should_stop=(listener or Listener()).should_stop)
     init = load_init(settings) if settings.train.init else None
@@ -103,12 +105,22 @@ def train(
             write_run_page(folder, settings)
             drawn = time.monotonic()
 
-    hooks = Hooks(report, hear.say, hear.should_stop)
+    hooks = Hooks(report, hear.say, hear.should_stop, hear.stepped)
     state = Trainer(settings, corpus, frontend, folder, engine, hooks, init).run()
     if engine.is_main_process:
         write_run_page(folder, settings)
     engine.end_training()
     return state
+
+
+def check_start(settings: RunConfig) -> None:
+    """Raise MelcodecError when only a part of a model is to be trained, and no checkpoint gives the other part."""
+    if settings.train.tune != "full" and not settings.train.init:
+        kept = "encoder and codebook" if settings.train.tune == "decoder" else "codebook"
+        raise MelcodecError(
+            f"--tune {settings.train.tune} keeps the {kept} of a trained checkpoint, and none is given",
+            "name one with --init: a file, a run folder, or melcodec-base",
+        )
 
 
 def check_resume(folder: Path, resume: bool | None) -> None:

@@ -111,7 +111,7 @@ def test_checkpoints(refused, examples, tiny_checkpoint, tmp_path):
     clip = examples["nathalie_nl"]
     assert "no such checkpoint" in refused("encode", clip, "-o", "c.npy", "--checkpoint", "nothing")
     torch.save({"a": torch.zeros(1)}, tmp_path / "dvae.pth")
-    assert "not a safetensors file" in refused("encode", clip, "-o", "c.npy", "--checkpoint", "dvae.pth")
+    assert "dvae.pth: a PyTorch file, not a checkpoint" in refused("encode", clip, "-o", "c.npy", "--checkpoint", "dvae.pth")
     content = tiny_checkpoint.read_bytes()
     (tmp_path / "newer.safetensors").write_bytes(content.replace(b'\\"format\\": 1', b'\\"format\\": 9'))
     assert "newer melcodec" in refused("encode", clip, "-o", "c.npy", "--checkpoint", "newer.safetensors")

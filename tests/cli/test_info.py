@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -55,6 +56,26 @@ def test_words_for_people(cli, tiny_checkpoint):
     assert "fingerprint       " in out
 
 
+def test_a_pytorch_file_and_a_run_folder(cli, golden_folder, tiny_checkpoint, tmp_path):
+    shutil.copy(golden_folder / "tiny_dvae.pth", tmp_path / "dvae.pth")
+    status, out, err = cli("info", "dvae.pth")
+    assert status == 0
+    assert "the DVAE of XTTS or Tortoise" in out
+    assert err == "hint: melcodec import-xtts dvae.pth -o dvae.safetensors makes a checkpoint of it\n"
+    (tmp_path / "run").mkdir()
+    shutil.copy(tiny_checkpoint, tmp_path / "run/best.safetensors")
+    assert "run/best.safetensors" in cli("info", "run").out
+
+
+def test_importing_twice_says_what_is_there_and_how(cli, refused, golden_folder):
+    assert cli("import-xtts", golden_folder / "tiny_dvae.pth").status == 0
+    err = refused("import-xtts", golden_folder / "tiny_dvae.pth")
+    assert "error: checkpoints/xtts.safetensors: exists already: checkpoint " in err
+    assert "made from tiny_dvae.pth" in err
+    assert f"hint: melcodec import-xtts {golden_folder}/tiny_dvae.pth -f replaces it; -o NAME.safetensors keeps both" in err
+    assert cli("import-xtts", golden_folder / "tiny_dvae.pth", "-f").status == 0
+
+
 def test_refusals(refused, tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"nonsense")
     assert "not a safetensors file" in refused("info", "x.safetensors")
@@ -62,7 +83,6 @@ def test_refusals(refused, tmp_path):
     assert "no such file" in refused("info", "missing.wav")
     assert "no such file" in refused("info", "missing.pth")
     torch.save(torch.zeros(80), tmp_path / "mel_stats.pth")
-    assert "import-xtts" in refused("info", "mel_stats.pth")
     np.save(tmp_path / "o.npy", np.array([{}], object), allow_pickle=True)
     assert "pickled objects" in refused("info", "o.npy")
 
@@ -117,7 +137,7 @@ def test_mel_stats_refusals(refused, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("run.json", "melcodec corpus info folder"), ("metrics.json", "index.html"), ("config.toml", "melcodec info folder/best")],
+    [("run.json", "melcodec corpus info folder"), ("metrics.json", "index.html"), ("config.toml", "no best.safetensors yet")],
 )
 def test_folders_that_melcodec_wrote_have_their_own_way_in(name, hint, refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -118,18 +118,36 @@ def test_the_bar_goes_when_the_mels_are_there(speech_folder, tmp_path):
     assert b"computing mels" not in after
 
 
-def test_time_left_counts_from_the_first_line(monkeypatch, capsys):
-    """The cache may have taken an hour; it says nothing about the steps to come."""
-    clock = iter([1000.0, 1005.0, 1020.0, 1060.0])
+def test_a_line_after_the_first_step_and_then_one_a_minute(monkeypatch, capsys):
+    """Time left counts steps alone: the cache and a validation may have taken an hour."""
+    clock = iter([1000.0, 1500.0, 1504.0, 1508.0, 1544.0, 1564.0])
     monkeypatch.setattr(train_command, "_memory", lambda: "1 GiB")
     monkeypatch.setattr(train_command.time, "monotonic", lambda: next(clock))
-    reporter = train_command.Reporter(with_overrides(load_preset("tiny"), ["train.steps=360"]))
-    for step in (50, 60, 90, 170):  # 2 steps a second: the second line comes too soon to be said
-        reporter.report("train", step, {"loss": 1.0, "audio_per_second": 100.0})
-    said = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[0] for line in said] == ["step 90/360", "step 170/360"]
-    assert [line.rpartition(", ")[2] for line in said] == ["2 min left", "2 min left"]
-    assert "1.7 h of audio/min" in said[0]
+    reporter = train_command.Reporter(with_overrides(load_preset("tiny"), ["train.steps=1000"]))
+    reporter.stepped(0, {})
+    reporter.report("valid", 0, {"codes_used": 7, "perplexity": 5.0, "log_mel_l1": 1.0})
+    for step in (1, 2, 11, 16):
+        reporter.stepped(step, {"loss": 1.0})
+    _, *said = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in said] == ["step 1/1000", "step 16/1000"]
+    assert said[0].endswith(": loss 1.0000, 7 codes used, 4.0 s a step, 1.5 min of audio/min, 1 GiB, 67 min left")
+    assert said[1].endswith(", 66 min left")
+
+
+def test_the_first_loss_is_seen_at_once_when_piped(cli, speech_folder):
+    _, _, err = cli("train", speech_folder, *SHORT, "-o", "run")
+    lines = [line for line in err.splitlines() if line.startswith("step ")]
+    assert lines[0].startswith("step 0: validation")
+    assert re.fullmatch(r"step 1/20: loss \d+\.\d+, .* left", lines[1])
+
+
+@pytest.mark.parametrize("tune", ["decoder", "frozen-codebook"])
+def test_a_part_is_tuned_of_a_checkpoint_only(refused, speech_folder, tmp_path, tune):
+    for words in (["--tune", tune], ["--set", f"train.tune={tune}"]):
+        err = refused("train", speech_folder, *SHORT, *words, "-o", "run")
+        assert f"--tune {tune} keeps the " in err
+        assert "hint: name one with --init: a file, a run folder, or melcodec-base" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_bands_that_the_norms_do_not_have_are_refused_at_once(cli, refused, speech_folder, tmp_path):
@@ -281,7 +299,7 @@ def test_a_terminal_sees_a_live_line(speech_folder, tmp_path):
             drawn += part
     os.close(ours)
     assert child.wait(60) == 0
-    for words in (rb"20/20", rb"loss \d\.\d+", rb"\d+ codes", rb"h of audio/min", rb"GiB"):
+    for words in (rb"20/20", rb"loss \d\.\d+", rb"\d+ codes", rb"of audio/min", rb"GiB"):
         assert re.search(words, drawn), words
 
 
