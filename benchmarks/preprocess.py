@@ -76,7 +76,7 @@ def untrained(path: Path, tiny: bool) -> Path:
 
     config = load_preset("xtts").model
     if tiny:
-        config = ModelConfig(backbone=ConvConfig(hidden=16), quantizer=EMAConfig(dim=8, codebook_size=32))
+        config = ModelConfig(backbone=ConvConfig(hidden=16), quantizer=EMAConfig(codebook_size=32), dim=8)
     torch.manual_seed(0)
     save_checkpoint(path, from_model(build_vqvae(config), config, xtts_mel_norms(), {"source": "benchmark"}))
     return path

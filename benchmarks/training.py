@@ -17,14 +17,14 @@ import time
 from pathlib import Path
 
 import torch
+from melcodec.training.objective import losses
 
 from melcodec.audio.mel import build_frontend
 from melcodec.config import load_preset, with_overrides, xtts_mel_norms
 from melcodec.manifests.build import find_utterances
 from melcodec.training.cache import cache_mels
 from melcodec.training.engine import start_engine
-from melcodec.training.loop import Corpus, Hooks, Trainer
-from melcodec.training.objective import losses
+from melcodec.training.loop import Callbacks, Corpus, Trainer
 from melcodec.training.optimizer import build_optimizer
 from melcodec.vqvae import build_vqvae
 
@@ -86,7 +86,7 @@ def main() -> None:
     cache = cache_mels(find_utterances([options.data]), config.model.mel)
     with tempfile.TemporaryDirectory() as folder:
         frontend = build_frontend(config.model.mel, xtts_mel_norms())
-        trainer = Trainer(config, Corpus(cache, cache), frontend, Path(folder), engine, Hooks())
+        trainer = Trainer(config, Corpus(cache, cache), frontend, Path(folder), engine, Callbacks())
         trainer.start_codebook()
         bare = bare_step(config, engine, trainer)
         for step in (bare, trainer.step):

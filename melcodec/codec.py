@@ -108,17 +108,22 @@ class Codec:
     @property
     def num_codebooks(self) -> int:
         """Q."""
-        return self.model.codebook.num_codebooks
+        return len(self.model.sizes)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """K of each of the Q codebooks."""
+        return self.model.sizes
 
     @property
     def codebook_size(self) -> int:
-        """K."""
-        return self.model.codebook.codebook_size
+        """The largest K of all codebooks: codes are below it."""
+        return max(self.model.sizes)
 
     @property
     def bitrate(self) -> float:
         """bit/s: 215 for XTTS."""
-        return bit_rate(self.sample_rate, self.samples_per_code, self.num_codebooks, self.codebook_size)
+        return bit_rate(self.sample_rate, self.samples_per_code, self.sizes)
 
     def num_codes(self, num_samples: int) -> int:
         """N for S samples: ceil((S // 256 + 1) / 4) = S // 1024 + 1 for XTTS."""
@@ -355,4 +360,4 @@ class Codec:
         return self.chunk_codes if halo is not None else max(1, length)
 
     def _checked(self, codes: Array) -> Tensor:
-        return inputs.code_batch(codes, (self.codebook_size,) * self.num_codebooks).to(self.device)
+        return inputs.code_batch(codes, self.sizes).to(self.device)

@@ -68,7 +68,7 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
     state = torch.load(GOLDEN / "tiny_dvae.pth", weights_only=True)
     norms = torch.load(GOLDEN / "mel_stats.pth", weights_only=True)
     tensors = {key: value for key, value in state.items() if not key.startswith("discrete_loss.")}
-    config = ModelConfig(backbone=ConvConfig(hidden=16), quantizer=EMAConfig(dim=8, codebook_size=32))
+    config = ModelConfig(backbone=ConvConfig(hidden=16), quantizer=EMAConfig(codebook_size=32), dim=8)
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
     save_checkpoint(path, Checkpoint(config, tuple(norms.tolist()), tensors, {"source": "tests/golden/tiny_dvae.pth"}))
     return path

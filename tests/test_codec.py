@@ -24,7 +24,7 @@ def tiny(tiny_checkpoint):
 def wide(golden):
     """A model whose latents are all different and whose codebook is fine: any mistake at a seam changes codes."""
     torch.manual_seed(1)
-    config = ModelConfig(backbone=ConvConfig(hidden=32), quantizer=EMAConfig(dim=32, codebook_size=512))
+    config = ModelConfig(backbone=ConvConfig(hidden=32), dim=32, quantizer=EMAConfig(codebook_size=512))
     model = build_vqvae(config)
     for module in model.modules():  # the default initialisation shrinks the signal: make far context count
         if isinstance(module, torch.nn.Conv1d):

@@ -7,10 +7,13 @@ import pytest
 from melcodec.config import (
     ConvConfig,
     EMAConfig,
+    GradientConfig,
     MelConfig,
     ModelConfig,
     OptimizerConfig,
+    ResidualConfig,
     RunConfig,
+    kinds_of,
     load_preset,
     parse,
     preset_names,
@@ -38,7 +41,7 @@ def test_presets(name):
     assert name in preset_names()
     config = load_preset(name)
     assert config.model.mel == MelConfig()  # every preset keeps the mel of XTTS
-    assert (config.model.quantizer.dim, config.model.quantizer.codebook_size) == ((16, 64) if name == "tiny" else (512, 1024))
+    assert (config.model.dim, config.model.quantizer.codebook_size) == ((16, 64) if name == "tiny" else (512, 1024))
     assert config.model.backbone.hidden == PRESETS[name]
 
 
@@ -75,7 +78,7 @@ def test_toml_says_what_every_key_means_and_may_hold():
     lines = to_toml(RunConfig(), comments=True).splitlines()
     assert [line for line in lines if "=" in line and "  # " not in line] == []
     assert 'tune = "full"             # full | decoder | frozen-codebook; decoder keeps all codes valid' in lines
-    assert "crop_frames = 128         # frames; 128 frames are 1.49 s" in lines
+    assert "crop_frames = 128         # frames, a multiple of those of a code; 128 frames are 1.49 s" in lines
     assert "#" not in to_toml(RunConfig())
 
 
@@ -105,7 +108,7 @@ def test_unknown_key(data, key, hint):
         "model.backbone.hidden=0",
         "model.backbone.num_blocks=-1",
         "model.backbone.kind=transformer",
-        "model.quantizer.dim=0",
+        "model.dim=0",
         "model.quantizer.codebook_size=1",
         "model.quantizer.codebook_size=65537",
         "model.quantizer.decay=1",
@@ -167,8 +170,17 @@ def test_unknown_key(data, key, hint):
         "optimizer.step_every=0",
         "optimizer.step_factor=0",
         "optimizer.final_lr_fraction=2",
-        "objective.reconstruction=l3",
-        "objective.commitment_weight=-1",
+        "objective.commitment=-1",
+        "objective.l1=-1",
+        "objective.discriminator.lr=0",
+        "train.keep_every=-1",
+        "data.speaker_power=2",
+        "augment.probability=2",
+        "augment.band_warp=-1",
+        "augment.equalize=-1",
+        "augment.noise=2",
+        "model.quantizer.code_dim=-1",
+        "model.quantizer.temperature=-1",
     ],
 )
 def test_wrong_value_is_named(assignment):
@@ -256,8 +268,46 @@ def test_a_recipe_that_is_not_there():
     assert (error.message, error.hint) == ("no optimizer recipe 'adamww'", "did you mean 'adamw'?")
     assert refusal(with_overrides, RunConfig(), ["optimizer=???"]).hint == "optimizer recipes: adam, adamw, finetune"
     error = refusal(with_overrides, RunConfig(), ["model.backbone=wide"])
-    assert error.message == "--set model.backbone=wide: 'backbone' is a group of settings"
-    assert error.hint == "set one of them: model.backbone.NAME=VALUE"
+    assert (error.message, error.hint) == ("no backbone recipe 'wide'", "backbone recipes: conv, vqvae-2018")
+    error = refusal(with_overrides, RunConfig(), ["model.backbone.kind=wide"])
+    assert (error.message, error.hint) == ("--set: model.backbone.kind: there is no 'wide'", "kinds: conv, vqvae-2018")
+    error = refusal(with_overrides, RunConfig(), ["train=wide"])
+    assert error.message == "--set train=wide: 'train' is a group of settings"
+    assert error.hint == "set one of them: train.NAME=VALUE"
+
+
+def test_another_kind_brings_its_own_settings_and_leaves_the_old_ones_behind():
+    tiny = load_preset("tiny")
+    gradient = with_overrides(tiny, ["model.quantizer.kind=gradient"]).model.quantizer
+    assert gradient == GradientConfig()  # not the codebook size of the preset
+    assert with_overrides(tiny, ["model.quantizer=gradient", "model.quantizer.codebook_size=32"]).model.quantizer.sizes == (32,)
+    nested = ["model.quantizer=residual", "model.quantizer.stages=3", "model.quantizer.inner=gradient"]
+    residual = with_overrides(tiny, [*nested, "model.quantizer.inner.codebook_size=16"]).model.quantizer
+    assert residual == ResidualConfig(stages=3, inner=GradientConfig(codebook_size=16))
+    assert residual.sizes == (16, 16, 16)
+    assert with_overrides(tiny, ["model.quantizer=grouped", "model.quantizer.groups=5"]).model.quantizer.sizes == (1024,) * 5
+    for key in ("model.quantizer.eps=1", "model.quantizer.inner=ema"):
+        error = refusal(with_overrides, tiny, ["model.quantizer=gradient", key])
+        assert error.message == f"--set: unknown setting '{key.partition('=')[0]}'"
+        assert error.hint == "it belongs to another group, or to another kind of this one"
+
+
+def test_settings_of_files_that_older_versions_wrote():
+    old = {
+        "model": {"quantizer": {"kind": "ema", "dim": 32, "codebook_size": 64, "decay": 0.9, "eps": 1e-5}},
+        "objective": {"reconstruction": "smooth-l1", "commitment_weight": 0.5},
+    }
+    config = parse(RunConfig, old, "run.toml")
+    assert (config.model.dim, config.model.quantizer.codebook_size) == (32, 64)
+    assert (config.objective.smooth_l1, config.objective.mse, config.objective.l1, config.objective.commitment) == (1, 0, 0, 0.5)
+    assert "'l3' is none of" in refusal(with_overrides, RunConfig(), ["objective.reconstruction=l3"]).message
+
+
+def test_kinds_are_listed_with_their_settings():
+    assert list(kinds_of("model.backbone")) == ["conv", "vqvae-2018"]
+    assert list(kinds_of("model.quantizer")) == ["ema", "gradient", "residual", "grouped"]
+    assert refusal(kinds_of, "model.mel").message == "'model.mel' has a single kind"
+    assert refusal(kinds_of, "model.mal").message == "there is no group of settings 'model.mal'"
 
 
 @pytest.mark.parametrize(
@@ -294,7 +344,7 @@ def test_defaults_are_those_of_xtts_but_for_the_width():
     assert ModelConfig() == ModelConfig(
         mel=MelConfig(sample_rate=22_050, n_fft=1024, hop_length=256, n_mels=80, f_min=0.0, f_max=8_000.0, floor=1e-5),
         backbone=ConvConfig(hidden=256, num_blocks=3),
-        quantizer=EMAConfig(dim=512, codebook_size=1024, decay=0.99, eps=1e-5),
+        quantizer=EMAConfig(codebook_size=1024, decay=0.99, eps=1e-5),
     )
 
 

@@ -18,7 +18,7 @@ FLOORS = {
     **dict.fromkeys(("audio", "metrics", "plots", "pages"), 2),
     **dict.fromkeys(("nn", "quantize", "manifests", "inputs"), 3),
     "vqvae": 4,
-    "formats": 5,
+    **dict.fromkeys(("formats", "objective"), 5),
     **dict.fromkeys(("store", "vocoder"), 6),
     "codec": 7,
     **dict.fromkeys(("training", "corpus", "evaluation", "bench"), 8),

@@ -96,17 +96,17 @@ def test_decoding_a_padded_batch_equals_decoding_its_items_alone(tiny_model, gol
 
 def test_a_training_pass_and_its_gradients():
     torch.manual_seed(0)
-    model = build_vqvae(ModelConfig(backbone=ConvConfig(hidden=4), quantizer=EMAConfig(dim=6, codebook_size=10)))
+    model = build_vqvae(ModelConfig(backbone=ConvConfig(hidden=4), dim=6, quantizer=EMAConfig(codebook_size=10)))
     mel = torch.randn(2, 80, 16)
     output = model.eval()(mel)
     assert output.reconstruction.shape == (2, 80, 16)
     assert output.latents.shape == (2, 6, 4)
-    assert output.codes.shape == (2, 1, 4)
-    assert torch.equal(output.codes, model.encode(mel))
+    assert output.quantized.codes.shape == (2, 1, 4)
+    assert torch.equal(output.quantized.codes, model.encode(mel))
     assert torch.equal(output.latents, model.encode_latents(mel))
-    torch.testing.assert_close(output.reconstruction, model.decode(output.codes))
+    torch.testing.assert_close(output.reconstruction, model.decode(output.quantized.codes))
     # the reconstruction error reaches the encoder through the codebook; the commitment stops at the encoder
-    output.commitment.backward(retain_graph=True)
+    output.quantized.losses["commitment"].backward(retain_graph=True)
     assert all(parameter.grad is None for parameter in model.decoder.parameters())
     model.zero_grad(set_to_none=True)
     output.reconstruction.square().mean().backward()

@@ -18,6 +18,7 @@ from melcodec.codec import Codec
 from melcodec.config import DataConfig, ObjectiveConfig, OptimizerConfig
 from melcodec.devices import computes_bfloat16, exact_float32
 from melcodec.errors import MelcodecError
+from melcodec.objective.build import Objective
 
 STARTS = 1000  # operations a pass, when their start is measured
 GEMM_SIZE = {"cpu": 2048, "cuda": 8192}  # rows and columns: 17 GFLOP on a CPU, 1.1 TFLOP on a GPU
@@ -147,7 +148,7 @@ def training_step(codec: Codec) -> Task:
     wavs = synthetic_speech(data.batch_size, (data.crop_frames - 1) * hop, codec.sample_rate)
     mel = codec.frontend.normalize(codec.mel(wavs)).clone()  # outside of inference mode, so that gradients may need it
     model = copy.deepcopy(codec.model).train().requires_grad_(True)
-    rate, weight = OptimizerConfig().lr, ObjectiveConfig().commitment_weight
+    rate, objective = OptimizerConfig().lr, Objective(ObjectiveConfig(), codec.frontend.norms)
     optimizer = torch.optim.AdamW(model.parameters(), rate, fused=True)
     fast = computes_bfloat16(codec.device)
 
@@ -157,7 +158,7 @@ def training_step(codec: Codec) -> Task:
     def run() -> None:
         with precision():
             output = model(mel)
-        (F.mse_loss(output.reconstruction.float(), mel) + weight * output.commitment).backward()
+        objective.total(objective(output, mel)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
 

@@ -10,7 +10,14 @@ import typer
 
 from melcodec.cli._console import say
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A preset, as melcodec config list names them.", show_default=False)]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="A preset, or a group that comes in several kinds, as model.quantizer.",
+        show_default=False,
+    ),
+]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Settings in TOML, as --config takes them.", show_default=False)]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, or a recipe: optimizer=finetune.")
@@ -22,25 +29,33 @@ config_app = typer.Typer(no_args_is_help=True, help="Settings of a training run:
 
 @config_app.command("list")
 def config_list(as_json: AsJSON = False) -> None:
-    """Name the presets and the optimizer recipes, a line each."""
-    from melcodec.config import preset_texts
+    """Name the presets, and the recipes for groups of settings, a line each."""
+    from melcodec.config import RECIPE_GROUPS, preset_texts
 
-    kinds = {"preset": preset_texts(), "optimizer": preset_texts("optimizer")}
+    kinds = {"preset": preset_texts()} | {
+        group.rpartition(".")[2]: preset_texts(group.rpartition(".")[2]) for group in RECIPE_GROUPS
+    }
     found = {kind: {name: first_comment(text) for name, text in texts.items()} for kind, texts in kinds.items()}
     if as_json:
         print(json.dumps(found))
         return
     for kind, comments in found.items():
         for name, comment in comments.items():
-            print(f"{kind:<9}  {name:<8}  {comment}")
-    say("hint: melcodec config show base > run.toml; a recipe is taken with --set optimizer=NAME")
+            print(f"{kind:<9}  {name:<13}  {comment}")
+    say("hint: melcodec config show base > run.toml begins a file of your own")
+    say(f"hint: --set GROUP=NAME takes a recipe; the groups are {', '.join(RECIPE_GROUPS)}")
 
 
 @config_app.command("show")
 def config_show(name: Name, assignments: Assignments = None) -> None:
-    """Print a preset as TOML: every key, its value and what it means."""
-    from melcodec.config import load_preset, to_toml, with_overrides
+    """Print a preset as TOML: every key, its value and what it means. Or every kind of a group, with its settings."""
+    from melcodec.config import kinds_of, load_preset, preset_names, to_toml, with_overrides
 
+    if name not in preset_names() and (name == "vocoder" or name.startswith("model.")):
+        for settings in kinds_of(name).values():
+            print(f"# {(type(settings).__doc__ or '').splitlines()[0]}")
+            print(to_toml(settings, comments=True, name=name))
+        return
     print(to_toml(with_overrides(load_preset(name), assignments or []), comments=True), end="")
 
 

@@ -44,9 +44,12 @@ def import_xtts(
 
     report = read(file, mel_stats)
     save_checkpoint(output, report.checkpoint, overwrite=overwrite)
-    backbone, quantizer = report.checkpoint.config.backbone, report.checkpoint.config.quantizer
+    model = report.checkpoint.config
     say(f"sha256 {report.sha256}: {report.known or 'not a file that melcodec knows'}")
-    say(f"K {quantizer.codebook_size}, D {quantizer.dim}, hidden {backbone.hidden}, {backbone.num_blocks} residual blocks")
+    say(
+        f"K {model.quantizer.sizes[0]}, D {model.dim}, hidden {model.backbone.hidden}, "
+        f"{model.backbone.num_blocks} residual blocks"
+    )
     for note in report.notes:
         say(f"note: {note}")
     say(f"licence: {report.checkpoint.provenance['licence']}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from melcodec.cli._console import say
 from melcodec.errors import MelcodecError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 File = Annotated[
     str, typer.Argument(metavar="FILE", help="Checkpoint (or a shipped name), codes, mel or audio.", show_default=False)
@@ -74,12 +77,13 @@ def describe_checkpoint(path: Path, meta: dict[str, Any], entries: dict[str, dic
     """A checkpoint's header in words."""
     from math import prod
 
+    from melcodec.config import ModelConfig, parse
     from melcodec.metrics.codes import bit_rate
 
-    model = meta["model"]
-    mel, backbone, quantizer = model["mel"], model["backbone"], model["quantizer"]
+    model = parse(ModelConfig, meta["model"], str(path))
+    mel, backbone, quantizer = model.mel, model.backbone, model.quantizer
     weights = sum(prod(entry["shape"]) for key, entry in entries.items() if key.startswith(("encoder.", "decoder.")))
-    hop = mel["hop_length"] * 4
+    hop = mel.hop_length * backbone.stride
     return {
         "file": str(path),
         "kind": "checkpoint",
@@ -87,13 +91,28 @@ def describe_checkpoint(path: Path, meta: dict[str, Any], entries: dict[str, dic
         "parameters": weights,
         "stored as": ", ".join(sorted({entry["dtype"] for entry in entries.values()})),
         "size": path.stat().st_size,
-        "backbone": f"{backbone['kind']}, hidden {backbone['hidden']}, {backbone['num_blocks']} blocks",
-        "codebook": f"{quantizer['kind']}, K {quantizer['codebook_size']}, D {quantizer['dim']}",
-        "mel": f"{mel['n_mels']} bands, {mel['sample_rate']} Hz, hop {mel['hop_length']}",
-        "codes per second": round(mel["sample_rate"] / hop, 3),
-        "bits per second": round(bit_rate(mel["sample_rate"], hop, 1, quantizer["codebook_size"]), 1),
+        "backbone": words(backbone),
+        "quantizer": words(quantizer),
+        "latents": f"D {model.dim}",
+        "codebooks": " + ".join(f"K {size:,}" for size in quantizer.sizes),
+        "mel": f"{mel.n_mels} bands, {mel.sample_rate} Hz, hop {mel.hop_length}",
+        "codes per second": round(mel.sample_rate / hop, 3),
+        "bits per second": round(bit_rate(mel.sample_rate, hop, quantizer.sizes), 1),
         "provenance": meta["provenance"],
     }
+
+
+def words(settings: BaseModel) -> str:
+    """A group of settings on one line, its kind first: ``conv, hidden 256, num_blocks 3``."""
+    from pydantic import BaseModel
+
+    parts: list[str] = []
+    for name, value in settings:
+        if name == "kind":
+            parts.insert(0, str(value))
+        else:
+            parts.append(f"{name} {f'({words(value)})' if isinstance(value, BaseModel) else value}")
+    return ", ".join(parts)
 
 
 def describe_array(path: Path) -> dict[str, Any]:

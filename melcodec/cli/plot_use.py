@@ -47,7 +47,10 @@ def plot_codebook(
     from melcodec.evaluation.usage import count_codes, find_speech, first_latents
 
     codec = Codec.from_pretrained(checkpoint, device)
-    embed = codec.model.codebook.embed.T.cpu().numpy()
+    tables = codec.model.quantizer.tables()
+    if not tables:
+        raise MelcodecError(f"{checkpoint}: its quantizer stores no codewords that could be drawn")
+    embed = tables[0].cpu().numpy()
     title, counts, left_out = title_of(checkpoint), None, dict[Path, MelcodecError]()
     if data:
         files = find_speech(data)

@@ -66,14 +66,15 @@ def train(
     name = config.stem if config else preset or ("finetune" if init else "base")
     folder = output or Path("checkpoints") / f"{Path(data[0]).resolve().stem}-{name}"
 
-    from melcodec.training.run import Listener, check_resume
+    from melcodec.training.loop import Callbacks
+    from melcodec.training.run import check_resume
     from melcodec.training.run import train as run
 
     check_resume(folder, resume)
     with stop_on_signals() as stopped, cache_bar() as cached, Reporter(settings) as reporter:
-        listener = Listener(reporter.say, reporter.report, cached, lambda: bool(stopped), reporter.stepped)
+        callbacks = Callbacks(reporter.report, reporter.say, cached, lambda: bool(stopped), reporter.stepped)
         try:
-            state = run(data, settings, folder, device=device, mel_stats=mel_stats, listener=listener)
+            state = run(data, settings, folder, device=device, mel_stats=mel_stats, callbacks=callbacks)
         except KeyboardInterrupt as interrupt:
             say(str(interrupt) or "interrupted; the same command goes on from the last state that was saved")
             raise typer.Exit(128 + stopped[0]) from None

@@ -21,8 +21,7 @@ from melcodec.errors import MelcodecError
 from melcodec.evaluation.scores import Sound
 from melcodec.evaluation.subjects import Subject, load_sound
 from melcodec.metrics.waves import find_delay, resample
-from melcodec.quantize.ema import nearest
-from melcodec.quantize.kmeans import kmeans
+from melcodec.quantize.kmeans import kmeans, nearest
 
 CODES, ORIGINAL, MEL, UNQUANTIZED, KMEANS, CODEC2, OPUS = "codes", "original", "mel", "unquantized", "kmeans", "codec2", "opus"
 CODEC2_RATE, CODEC2_MODE, CODEC2_BITS = 8_000, "700C", 700.0  # Hz; bit/s, without the bits that fill up bytes

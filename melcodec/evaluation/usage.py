@@ -125,5 +125,5 @@ def first_latents(codec: Codec, files: Sequence[Path]) -> tuple[np.ndarray, np.n
         with torch.inference_mode():
             found = codec.model.encode_latents(codec.frontend.normalize(codec.mel(np.concatenate(taken))))
             latents.append(found[0].T.cpu().numpy())
-            codes.append(codec.model.codebook.encode(found)[0, 0].cpu().numpy())
+            codes.append(codec.model.quantizer.encode(found)[0, 0].cpu().numpy())
     return np.concatenate(latents), np.concatenate(codes)

@@ -10,6 +10,7 @@ it, and their codes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +22,11 @@ from melcodec.config import ModelConfig, parse
 from melcodec.errors import MelcodecError
 from melcodec.formats.container import read_container, write_container
 from melcodec.formats.fingerprint import fingerprint
+from melcodec.quantize.build import build_quantizer
 from melcodec.vqvae import VQVAE, build_vqvae
 
 KIND = "checkpoint"
-EMA_BUFFERS = ("codebook.cluster_size", "codebook.embed_avg")
+QUANTIZER = "codebook."  # how the names of its tensors begin, as in ``dvae.pth``
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Checkpoint:
     Args:
         config: how to build it.
         mel_norms: (M,) per-band norms of the mel front end.
-        tensors: float32, by their ``dvae.pth`` names; the moving averages may be missing.
+        tensors: float32, by their ``dvae.pth`` names; those that only training needs may be missing.
         provenance: where the weights come from, JSON values.
     """
 
@@ -46,21 +48,29 @@ class Checkpoint:
     @property
     def fingerprint(self) -> str:
         """12 hexadecimal digits; see ``formats.fingerprint``."""
-        return fingerprint(self.config, self.mel_norms, self.tensors, EMA_BUFFERS)
+        return fingerprint(self.config, self.mel_norms, self.tensors, training_only(self.config))
 
     def build(self) -> VQVAE:
         """The model in eval mode with these weights, loaded strictly."""
         model = build_vqvae(self.config)
-        model.load_state_dict(with_averages(self.tensors), strict=True)
+        load_weights(model, self.tensors)
         return model.eval()
 
 
-def with_averages(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``tensors`` with missing moving averages rebuilt: every code counted once, its sum the codeword itself."""
-    if all(key in tensors for key in EMA_BUFFERS):
-        return tensors
-    embed = tensors["codebook.embed"]
-    return {**tensors, EMA_BUFFERS[0]: torch.ones(embed.shape[1], dtype=embed.dtype), EMA_BUFFERS[1]: embed.clone()}
+@lru_cache(maxsize=16)
+def training_only(config: ModelConfig) -> frozenset[str]:
+    """Full names of the tensors that only training needs, such as the moving averages of an EMA codebook."""
+    with torch.random.fork_rng(devices=[]):  # its first codewords are drawn, and nobody's random numbers may change
+        names = build_quantizer(config.quantizer, config.dim).training_only
+    return frozenset(QUANTIZER + name for name in names)
+
+
+def load_weights(model: VQVAE, tensors: dict[str, Tensor]) -> None:
+    """Load ``tensors`` strictly; where some are missing that only training needs, they are made from the codewords."""
+    optional = {QUANTIZER + name for name in model.quantizer.training_only}
+    model.load_state_dict({key: value for key, value in model.state_dict().items() if key in optional} | tensors, strict=True)
+    if not optional <= tensors.keys():
+        model.quantizer.forget_training()
 
 
 def from_model(model: VQVAE, config: ModelConfig, mel_norms: tuple[float, ...], provenance: dict[str, Any]) -> Checkpoint:
@@ -70,8 +80,9 @@ def from_model(model: VQVAE, config: ModelConfig, mel_norms: tuple[float, ...], 
 
 
 def for_inference(checkpoint: Checkpoint, dtype: torch.dtype) -> Checkpoint:
-    """Without moving averages and rounded to ``dtype``; values stay float32 in memory, so the fingerprint is final."""
-    kept = {k: v.to(dtype).float() for k, v in checkpoint.tensors.items() if k not in EMA_BUFFERS}
+    """Without what only training needs, rounded to ``dtype``; values stay float32 in memory, so the fingerprint is final."""
+    left_out = training_only(checkpoint.config)
+    kept = {k: v.to(dtype).float() for k, v in checkpoint.tensors.items() if k not in left_out}
     return replace(checkpoint, tensors=kept)
 
 
@@ -81,7 +92,7 @@ def save_checkpoint(
     """Write ``checkpoint`` to ``path``; the same content gives the same bytes.
 
     Args:
-        dtype: on disk. float16 halves the file and drops the moving averages, which only training needs.
+        dtype: on disk. float16 halves the file and drops what only training needs, such as moving averages.
     """
     if dtype == "float16":
         checkpoint = for_inference(checkpoint, torch.float16)
@@ -111,7 +122,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     # a real model, for its shapes: the meta device would import sympy, which takes six times as long
     expected = build_vqvae(config).state_dict()
     for key, value in expected.items():
-        if key not in tensors and key not in EMA_BUFFERS:
+        if key not in tensors and key not in training_only(config):
             raise MelcodecError(f"{path}: tensor '{key}' is missing")
         if key in tensors and tensors[key].shape != value.shape:
             raise MelcodecError(f"{path}: tensor '{key}' is {tuple(tensors[key].shape)}, not {tuple(value.shape)}")

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from melcodec.audio.stats import checked_norms, load_mel_norms, save_mel_norms
-from melcodec.config import MelConfig, ModelConfig, load_preset, parse, xtts_mel_norms
+from melcodec.config import ConvConfig, EMAConfig, MelConfig, ModelConfig, load_preset, parse, xtts_mel_norms
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
-from melcodec.formats.checkpoint import EMA_BUFFERS, Checkpoint, with_averages
+from melcodec.formats.checkpoint import Checkpoint, training_only
 from melcodec.vqvae import build_vqvae
 
 DVAE_FILE, MEL_STATS_FILE = "dvae.pth", "mel_stats.pth"
@@ -96,12 +96,13 @@ def import_xtts(path: Path, mel_stats: Path | None = None) -> ImportReport:
         notes.append(f"the DVAE is its '{prefix}*' keys")
     if other_types := {str(value.dtype).removeprefix("torch.") for value in ours.values()} - {"float32"}:
         notes.append(f"{' and '.join(sorted(other_types))} tensors became float32")
-    if not set(EMA_BUFFERS) <= ours.keys():
+    if not training_only(config) <= ours.keys():
         notes.append("moving averages were missing and rebuilt: every code counts once")
     sha256 = _sha256(path)
     known = KNOWN_FILES.get(sha256, KnownFile("", OTHER_LICENCE))
     provenance = {"source": path.name, "sha256": sha256, "known": known.name or None, "licence": known.licence}
-    checkpoint = Checkpoint(config, mel_norms, with_averages(tensors), provenance)
+    whole = Checkpoint(config, mel_norms, tensors, provenance).build().state_dict()  # with averages, if they were missing
+    checkpoint = Checkpoint(config, mel_norms, dict(whole), provenance)
     return ImportReport(checkpoint, sha256, known.name or None, tuple(notes))
 
 
@@ -119,16 +120,22 @@ def export_xtts(checkpoint: Checkpoint, folder: Path, overwrite: bool = False) -
     backbone, quantizer = checkpoint.config.backbone, checkpoint.config.quantizer
     if checkpoint.config.mel != MelConfig():
         raise MelcodecError("the checkpoint's mel settings are not those of XTTS, which cannot be changed there")
+    plain = isinstance(quantizer, EMAConfig) and not quantizer.code_dim and not quantizer.normalize
+    if not isinstance(backbone, ConvConfig) or not isinstance(quantizer, EMAConfig) or not plain:
+        raise MelcodecError(
+            f"a {backbone.kind} backbone with the quantizer {quantizer.kind} has no counterpart in Coqui's DiscreteVAE",
+            "only conv with ema, without code_dim and normalize, has one",
+        )
     if backbone.num_blocks == 0:
         raise MelcodecError("a model without residual blocks has no counterpart in Coqui's DiscreteVAE")
     notes, xtts = [], load_preset("xtts").model
-    same_codebook = (quantizer.dim, quantizer.codebook_size) == (xtts.quantizer.dim, xtts.quantizer.codebook_size)
+    same_codebook = (checkpoint.config.dim, quantizer.sizes) == (xtts.dim, xtts.quantizer.sizes)
     if backbone != xtts.backbone or not same_codebook:
         notes.append(
-            f"not the size of XTTS v2: build DiscreteVAE with hidden_dim={backbone.hidden}, codebook_dim={quantizer.dim}, "
-            f"num_tokens={quantizer.codebook_size}, num_resnet_blocks={backbone.num_blocks}"
+            f"not the size of XTTS v2: build DiscreteVAE with hidden_dim={backbone.hidden}, "
+            f"codebook_dim={checkpoint.config.dim}, num_tokens={quantizer.codebook_size}, num_resnet_blocks={backbone.num_blocks}"
         )
-    if not set(EMA_BUFFERS) <= checkpoint.tensors.keys():
+    if not training_only(checkpoint.config) <= checkpoint.tensors.keys():
         notes.append("the checkpoint has no moving averages; rebuilt ones are written, every code counting once")
     state = {**unused_buffers(quantizer.codebook_size), **checkpoint.build().state_dict()}
     content = io.BytesIO()
@@ -235,7 +242,8 @@ def _config_of(tensors: dict[str, Any], path: Path) -> ModelConfig:
 
     data = {
         "backbone": {"hidden": size("encoder.0.0.weight", 0), "num_blocks": max(last - 2, 0)},
-        "quantizer": {"dim": size(f"encoder.{last}.weight", 0), "codebook_size": size("codebook.embed", 1)},
+        "dim": size(f"encoder.{last}.weight", 0),
+        "quantizer": {"codebook_size": size("codebook.embed", 1)},
     }
     return parse(ModelConfig, data, f"{path}")
 
@@ -250,7 +258,7 @@ def _checked(tensors: dict[str, Any], config: ModelConfig, path: Path) -> dict[s
     checked = {}
     for key, like in expected.items():
         if key not in tensors:
-            if key in EMA_BUFFERS:
+            if key in training_only(config):
                 continue
             raise MelcodecError(f"{path}: tensor '{key}' is missing")
         value = tensors[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,9 +45,9 @@ def code_usage(counts: np.ndarray) -> CodeUsage:
     return CodeUsage(len(share), math.exp(entropy), entropy / math.log(2), total)
 
 
-def bit_rate(sample_rate: int, samples_per_code: int, num_codebooks: int, codebook_size: int) -> float:
-    """bit/s of codes stored at log2(K) bits each; 215 for XTTS."""
-    return sample_rate / samples_per_code * num_codebooks * math.log2(codebook_size)
+def bit_rate(sample_rate: float, samples_per_code: int, sizes: Sequence[int]) -> float:
+    """bit/s of codes stored at log2(K) bits each, with K = ``sizes`` of every codebook; 215 for XTTS."""
+    return sample_rate / samples_per_code * sum(map(math.log2, sizes))
 
 
 def silent_codes(mel: np.ndarray, floor: float, stride: int) -> np.ndarray:

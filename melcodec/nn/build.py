@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from melcodec.config import ConvConfig
-from melcodec.nn.base import Reach, Stack
-from melcodec.nn.conv import ConvDecoder, ConvEncoder, conv_reach
-
-
-class Backbone(NamedTuple):
-    """An encoder (B, M, T) -> (B, D, N), a decoder (B, D, N) -> (B, M, stride N), and how far they see."""
-
-    encoder: Stack
-    decoder: Stack
-    reach: Reach
+from melcodec.config import BackboneConfig, ConvConfig, VQVAE2018Config
+from melcodec.nn.base import Backbone
+from melcodec.nn.conv import build_conv
+from melcodec.nn.vqvae2018 import build_vqvae2018
 
 
-def build_backbone(config: ConvConfig, n_mels: int, dim: int) -> Backbone:
-    """The backbone that ``config`` names, between ``n_mels`` bands and D = ``dim``."""
-    match config.kind:
-        case "conv":
-            sizes = (n_mels, config.hidden, dim, config.num_blocks)
-            return Backbone(ConvEncoder(*sizes), ConvDecoder(*sizes), conv_reach(config.num_blocks))
+def build_backbone(config: BackboneConfig, n_mels: int, dim: int) -> Backbone:
+    """The backbone that ``config`` names, between ``n_mels`` bands and latents of width D = ``dim``."""
+    match config:
+        case ConvConfig():
+            return build_conv(config, n_mels, dim)
+        case VQVAE2018Config():
+            return build_vqvae2018(config, n_mels, dim)

@@ -7,32 +7,14 @@ next convolution; ``lengths`` does that and makes a padded batch equal to its it
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from melcodec.nn.base import Reach
-
-DOWNSAMPLE = 2  # strided layers; each halves the frame rate
-STRIDE = 2**DOWNSAMPLE
+from melcodec.config import ConvConfig
+from melcodec.nn.base import Backbone, Coder, Conv, Down, Layer, Reach, Stack, Up, mask
 
 
-def conv_reach(num_blocks: int) -> Reach:
-    """The stack's reach: code t sees frames 4t - 27 .. 4t + 27 with three blocks, a frame 7 codes to each side."""
-    # encoder: 1 + 2 frames in the strided layers, two 3-wide convolutions per block at 4 frames per step;
-    # decoder: two 3-wide convolutions per block, and 1/2 + 1/4 code in the upsampling layers
-    return Reach(STRIDE, encoder_halo=3 + 2 * num_blocks * STRIDE, decoder_halo=2 * num_blocks + 1)
-
-
-def _mask(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Zero x (B, C, L) from each item's length on."""
-    if lengths is None:
-        return x
-    inside = torch.arange(x.shape[-1], device=x.device) < lengths[:, None]
-    return x * inside[:, None]
-
-
-class ResBlock(nn.Module):
+class ResBlock(Layer):
     """x + conv1(relu(conv3(relu(conv3(x))))), width C; (B, C, L) -> (B, C, L)."""
 
     def __init__(self, width: int) -> None:
@@ -46,11 +28,12 @@ class ResBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See ``Layer.forward``."""
         if lengths is None:
             return x + self.net(x)
         hidden = x
         for layer in self.net:
-            hidden = _mask(layer(hidden), lengths) if isinstance(layer, nn.Conv1d) else layer(hidden)
+            hidden = mask(layer(hidden), lengths)
         return x + hidden
 
 
@@ -65,56 +48,44 @@ class UpsampleConv(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class _MaskedStack(nn.Sequential):
-    """Layers in a row. Between them, what lies past an item's end is zeroed again, at every resolution."""
+class ConvEncoder(Stack, Coder):
+    """mel (B, M, T), normalised -> latents (B, D, ceil(T / 4)).
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """x (B, C, L), ``lengths`` (B,) real L of each item of a right-padded batch -> (B, C', L')."""
-        x = _mask(x, lengths)
-        for layer in self:
-            if isinstance(layer, ResBlock):
-                x = layer(x, lengths)
-                continue
-            if lengths is not None and isinstance(layer, nn.Sequential):
-                lengths = self.rescaled(lengths)
-            x = _mask(layer(x), lengths)
-        return x
-
-    def rescaled(self, lengths: Tensor) -> Tensor:
-        """Lengths behind a layer that changes the rate."""
-        raise NotImplementedError
-
-
-class ConvEncoder(_MaskedStack):
-    """mel (B, M, T), normalised -> latents (B, D, ceil(T / 4))."""
+    Code t sees frames 4t - 27 .. 4t + 27 with three blocks: 1 + 2 frames in the strided layers, and two 3-wide
+    convolutions in each block at 4 frames per step.
+    """
 
     def __init__(self, n_mels: int, hidden: int, dim: int, num_blocks: int) -> None:
         width = 2 * hidden
         super().__init__(
-            nn.Sequential(nn.Conv1d(n_mels, hidden, 3, stride=2, padding=1), nn.ReLU(inplace=True)),
-            nn.Sequential(nn.Conv1d(hidden, width, 3, stride=2, padding=1), nn.ReLU(inplace=True)),
+            Down(nn.Conv1d(n_mels, hidden, 3, stride=2, padding=1), nn.ReLU(inplace=True)),
+            Down(nn.Conv1d(hidden, width, 3, stride=2, padding=1), nn.ReLU(inplace=True)),
             *(ResBlock(width) for _ in range(num_blocks)),
-            nn.Conv1d(width, dim, 1),
+            Conv(width, dim, 1),
         )
-
-    def rescaled(self, lengths: Tensor) -> Tensor:
-        """Half, rounded up."""
-        return (lengths + 1) // 2
+        self.reach = Reach(3 + 8 * num_blocks, 3 + 8 * num_blocks)
 
 
-class ConvDecoder(_MaskedStack):
-    """latents (B, D, N) -> mel (B, M, 4 N), normalised."""
+class ConvDecoder(Stack, Coder):
+    """latents (B, D, N) -> mel (B, M, 4 N), normalised.
+
+    A frame sees 7 codes to each side with three blocks: two 3-wide convolutions in each block, and 1/2 + 1/4 code in the
+    upsampling layers.
+    """
 
     def __init__(self, n_mels: int, hidden: int, dim: int, num_blocks: int) -> None:
         width = 2 * hidden
         super().__init__(
-            nn.Conv1d(dim, width, 1),
+            Conv(dim, width, 1),
             *(ResBlock(width) for _ in range(num_blocks)),
-            nn.Sequential(UpsampleConv(width, width), nn.ReLU(inplace=True)),
-            nn.Sequential(UpsampleConv(width, hidden), nn.ReLU(inplace=True)),
-            nn.Conv1d(hidden, n_mels, 1),
+            Up(UpsampleConv(width, width), nn.ReLU(inplace=True)),
+            Up(UpsampleConv(width, hidden), nn.ReLU(inplace=True)),
+            Conv(hidden, n_mels, 1),
         )
+        self.reach = Reach(2 * num_blocks + 1, 2 * num_blocks + 1)
 
-    def rescaled(self, lengths: Tensor) -> Tensor:
-        """Twice."""
-        return lengths * 2
+
+def build_conv(config: ConvConfig, n_mels: int, dim: int) -> Backbone:
+    """Both halves, between ``n_mels`` bands and latents of width D = ``dim``."""
+    sizes = (n_mels, config.hidden, dim, config.num_blocks)
+    return Backbone(ConvEncoder(*sizes), ConvDecoder(*sizes), config.stride)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
 MANY = 200  # points; more are smoothed, with the raw curve faint behind
-STYLES = ((BLUE, "-"), (ORANGE, (0, (5, 1))), (BLACK, (0, (1, 1))), (SKY, "-."))
+LINES = ("-", (0, (5, 1)), (0, (1, 1)), "-.")
+COLOURS = (BLUE, ORANGE, BLACK, SKY)
+# the first four differ in colour and in line, and no two are alike
+STYLES = tuple((COLOURS[index % 4], LINES[(index + index // 4) % 4]) for index in range(16))
 
 
 class Panel(NamedTuple):
@@ -32,7 +35,19 @@ class Panel(NamedTuple):
 
 
 PANELS = (
-    Panel("train", {"loss": "loss", "reconstruction": "reconstruction", "commitment": "commitment"}, "Training loss", True),
+    Panel(
+        "train",
+        {
+            "loss": "loss (weighted sum)",
+            **{name: name.replace("_", " ") for name in ("l1", "mse", "smooth_l1", "log_mel_l1", "spectral_norm")},
+            **{name: name.replace("_", " ") for name in ("commitment", "commitment_spectral_norm", "codebook")},
+            "reconstruction": "reconstruction",  # of runs before 0.1.0
+        },
+        "Training loss",
+        True,
+    ),
+    Panel("train", {name: name.replace("_", " ") for name in ("adversarial", "discriminator", "feature_matching")}, "Adversary"),
+    Panel("train", {"perplexity": "perplexity"}, "Perplexity of a batch"),
     Panel("valid", {"log_mel_l1": "log-mel L1"}, "Validation log-mel L1"),
     Panel("valid", {"codes_used": "codes used", "perplexity": "perplexity"}, "Validation codes"),
     Panel("valid", {"agreement": "agreement"}, "Codes that stayed (share)"),
@@ -128,15 +143,14 @@ def _draw_panels(figure: FigureBase, panels: list[Panel], rows: int, curves: Cur
 
 
 def _draw_panel(axes: Axes, panel: Panel, curves: Curves) -> None:
-    for (key, name), (colour, line) in zip(panel.curves.items(), STYLES, strict=False):
-        measured = _measured(curves, panel.kind, key)
-        if measured is None:
-            continue
-        steps, values = measured
+    there = [(name, _measured(curves, panel.kind, key)) for key, name in panel.curves.items()]
+    shown = [(name, measured) for name, measured in there if measured is not None]
+    for (name, (steps, values)), (colour, line) in zip(shown, STYLES, strict=False):
+        smooth = values
         if panel.noisy and len(steps) > MANY:
             axes.plot(steps, values, color=colour, linewidth=0.5, alpha=0.25)
-            values = _smooth(values)
-        axes.plot(steps, values, color=colour, linestyle=line, linewidth=1.4, label=name, **points(len(steps)))
+            smooth = _smooth(values)
+        axes.plot(steps, smooth, color=colour, linestyle=line, linewidth=1.4, label=name, **points(len(steps)))
     if panel.noisy:
         axes.set_yscale("log")
         plain_numbers(axes.yaxis)

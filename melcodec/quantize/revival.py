@@ -1,61 +1,82 @@
 """Keeping codes alive: unused codewords move to where latents are.
 
-It must run after the moving-average update and must set the averages too, or that update undoes it.
+It must run after the moving-average update and must set the averages too, or that update undoes it. Nothing here
+depends on a value on the device, so that a GPU is never waited for.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from melcodec import distributed
-from melcodec.quantize.ema import EMACodebook
+
+
+class Table(Protocol):
+    """A codebook whose codewords can be replaced: see ``VectorQuantizer``."""
+
+    cluster_size: Tensor
+    embed: Tensor
+
+    def assign(self, chosen: Tensor, codewords: Tensor) -> None:
+        """Replace the ``chosen`` (K,) bool columns of embed (d, K)."""
 
 
 @torch.no_grad()
-def revive_from_batch(
-    codebook: EMACodebook, latents: Tensor, below: float, generator: torch.Generator, place: tuple[int, int] | None = None
-) -> int:
+def revive_from_batch(codebook: Table, vectors: Tensor, below: float, generator: torch.Generator) -> Tensor:
     """Replace dead codewords by random latents of the batch.
 
     Source: Dhariwal et al. 2020, "Jukebox", section 3.1 (random restarts).
 
     Args:
         codebook: changed in place.
-        latents: (n, D), this rank's, of the step whose update just ran.
+        vectors: (n, d), this process's, of the step whose update just ran.
         below: a code is dead when its moving count is under this share of the mean one.
-        generator: on the CPU and alike on every rank; decides which latents are taken.
-        place: (where ``latents`` begin, how many there are) in the batch of all ranks; None when alone.
+        generator: on the CPU and alike in every process; decides which latents are taken.
 
     Returns:
-        How many codes were replaced.
+        How many codes were replaced, a scalar.
     """
+    first, total = _place(len(vectors), vectors.device)
     mean = codebook.cluster_size.mean()
-    dead = (codebook.cluster_size < below * mean).nonzero()[:, 0]
-    if len(dead) == 0:
-        return 0
-    first, total = place or (0, len(latents))
-    dead = dead[:total]
-    picks = torch.randperm(total, generator=generator)[: len(dead)].to(latents.device) - first
-    mine = (picks >= 0) & (picks < len(latents))
-    chosen = torch.zeros(len(dead), codebook.dim, device=latents.device)
-    chosen[mine] = latents[picks[mine]].float()
-    distributed.all_reduce_sum(chosen)  # each is some rank's; the others add nothing
-    codebook.assign(dead, chosen, mean)
-    return len(dead)
+    dead = codebook.cluster_size < below * mean
+    turn = dead.cumsum(0) - 1  # the how manyth of the dead codewords each is
+    dead &= turn < total
+    picks = torch.randperm(total, generator=generator)[: len(dead)].to(vectors.device)
+    taken = picks[turn.clamp(0, len(picks) - 1)] - first
+    mine = dead & (taken >= 0) & (taken < len(vectors))
+    # each latent is one process's; the others add nothing
+    chosen = vectors[taken.clamp(0, len(vectors) - 1)].float() * mine[:, None]
+    distributed.all_reduce_sum(chosen)
+    codebook.cluster_size.copy_(torch.where(dead, mean, codebook.cluster_size))
+    codebook.assign(dead, chosen.T)
+    return dead.sum()
 
 
 @torch.no_grad()
-def revive_two_sided(codebook: EMACodebook, generator: torch.Generator) -> int:
-    """The seed article's rule: codes with more than twice or less than half the uniform share become Gaussian noise.
+def revive_two_sided(codebook: Table, generator: torch.Generator) -> Tensor:
+    """The rule of the first of the articles: codes with more than twice or less than half the uniform share become noise.
 
     It is here to be compared with: noise is not where the latents are, so few codes stay in use (``docs/training.md``).
 
     Returns:
-        How many codes were replaced.
+        How many codes were replaced, a scalar.
     """
     mean = codebook.cluster_size.mean()
-    extreme = ((codebook.cluster_size > 2 * mean) | (codebook.cluster_size < mean / 2)).nonzero()[:, 0]
-    noise = torch.randn(len(extreme), codebook.dim, generator=generator)
-    codebook.assign(extreme, noise.to(codebook.embed), mean)
-    return len(extreme)
+    extreme = (codebook.cluster_size > 2 * mean) | (codebook.cluster_size < mean / 2)
+    noise = torch.randn(codebook.embed.shape, generator=generator).to(codebook.embed)
+    codebook.cluster_size.copy_(torch.where(extreme, mean, codebook.cluster_size))
+    codebook.assign(extreme, noise)
+    return extreme.sum()
+
+
+def _place(count: int, device: torch.device) -> tuple[int, int]:
+    """Where this process's ``count`` latents begin among those of all processes, and how many all are."""
+    if distributed.world_size() == 1:
+        return 0, count
+    counts = torch.zeros(distributed.world_size(), dtype=torch.int64, device=device)
+    counts[distributed.rank()] = count
+    distributed.all_reduce_sum(counts)
+    return int(counts[: distributed.rank()].sum()), int(counts.sum())

@@ -94,7 +94,7 @@ def corpus_info(folder: Path) -> CorpusInfo:
         codes=sums.codes,
         codebook_size=spec["codebook_size"],
         usage=usage,
-        bits_per_second=rate * bit_rate(1, 1, spec["num_codebooks"], spec["codebook_size"]),
+        bits_per_second=rate * bit_rate(1, 1, [spec["codebook_size"]] * spec["num_codebooks"]),
         entropy_bits_per_second=rate * entropy,
         stored_bytes=sum(path.stat().st_size for path in paths),
         languages=dict(sorted(sums.languages.items())),

@@ -7,8 +7,9 @@ exactly what an undisturbed one would have seen, and every process of a run know
 from __future__ import annotations
 
 import hashlib
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from melcodec.config import RunConfig
 from melcodec.errors import MelcodecError
+from melcodec.training.augment import Changes, apply_changes, draw_changes
 from melcodec.training.cache import MelCache
 
 MEMORY_SHARE = 0.5  # of what a GPU has free, that a corpus may take there
@@ -26,7 +28,8 @@ class Draw:
     """The crops of a step, B of them, in order.
 
     clips (B,): which entry of the cache; first (B,): its first row there; taken (B,): rows; lengths (B,): frames they
-    become, crop_frames unless the clip is shorter; flipped (B,) bool; gain (B,): in natural log power.
+    become, crop_frames unless the clip is shorter; flipped (B,) bool; changes: of sound, see ``augment``; masks (B, n, 4):
+    stripes hidden from the encoder, from band, to band, from frame, to frame.
     """
 
     clips: np.ndarray
@@ -34,12 +37,14 @@ class Draw:
     taken: np.ndarray
     lengths: np.ndarray
     flipped: np.ndarray
-    gain: np.ndarray
-    masks: np.ndarray  # (B, n, 4): from band, to band, from frame, to frame
+    changes: Changes
+    masks: np.ndarray
 
     def part(self, part: slice) -> Draw:
         """Some of the crops."""
-        return Draw(*(getattr(self, name)[part] for name in self.__dataclass_fields__))
+        values: list[Any] = [getattr(self, each.name) for each in fields(self)]
+        parts: list[Any] = [value.part(part) if isinstance(value, Changes) else value[part] for value in values]
+        return Draw(*parts)
 
 
 @dataclass(frozen=True)
@@ -58,20 +63,21 @@ class Batch:
 class Crops:
     """Random crops of a cached corpus.
 
-    A clip is drawn in proportion to its length, then a start within it. A clip that is shorter than a crop is taken
-    whole, padded, and masked from there on.
+    A clip is drawn in proportion to its length, or as ``data.speaker_power`` says, then a start within it. A clip that is
+    shorter than a crop is taken whole, padded, and masked from there on.
 
     Args:
         cache: the corpus.
-        config: of the run; ``data``, ``augment``, ``train.seed`` and the mel floor are read.
+        config: of the run; ``data``, ``augment``, ``train.seed`` and ``model.mel`` are read.
         device: where batches are wanted.
+        speakers: (F,) a name for each entry of the cache; empty names, and None, are one speaker.
     """
 
-    def __init__(self, cache: MelCache, config: RunConfig, device: torch.device) -> None:
+    def __init__(self, cache: MelCache, config: RunConfig, device: torch.device, speakers: Sequence[str] | None = None) -> None:
         self.cache, self.config, self.device = cache, config, device
-        self.log_floor = math.log(config.model.mel.floor)
         if len(cache.mels) == 0:
             raise MelcodecError("the corpus holds no frame of speech")
+        self.bounds = np.cumsum(clip_weights(cache.lengths, speakers, config.data.speaker_power))
         self.mels = torch.from_numpy(cache.mels)
         if wants_on_device(config.data.on_device, self.mels.numel() * self.mels.element_size(), device):
             self.mels = self.mels.to(device)
@@ -82,20 +88,19 @@ class Crops:
         rng = np.random.default_rng((self.config.train.seed, step))
         size, frames = data.batch_size, data.crop_frames
         starts = self.cache.starts
-        clips = np.searchsorted(starts, rng.integers(starts[-1], size=size), side="right") - 1
+        clips = np.searchsorted(self.bounds, rng.random(size) * self.bounds[-1], side="right")
+        changed = rng.random(size) < augment.probability
         wanted = np.full(size, frames)
         if augment.time_scale:
-            wanted = np.maximum(1, np.rint(frames * rng.uniform(1 - augment.time_scale, 1 + augment.time_scale, size))).astype(
-                int
-            )
+            factor = np.where(changed, rng.uniform(1 - augment.time_scale, 1 + augment.time_scale, size), 1.0)
+            wanted = np.maximum(1, np.rint(frames * factor)).astype(int)
         room = starts[clips + 1] - starts[clips]
         taken = np.minimum(wanted, room)
         first = starts[clips] + (rng.random(size) * (room - taken + 1)).astype(np.int64)
         lengths = np.maximum(1, np.rint(taken * frames / wanted)).astype(np.int64)
         flipped = rng.random(size) < augment.time_flip if augment.time_flip else np.zeros(size, bool)
-        # a gain of g dB moves log power by g ln(10) / 10
-        decibels = rng.uniform(-augment.gain_db, augment.gain_db, size) if augment.gain_db else np.zeros(size)
-        return Draw(clips, first, taken, lengths, flipped, decibels * math.log(10) / 10, self._masks(rng))
+        changes = draw_changes(augment, rng, changed, self.config.model.mel.n_mels)
+        return Draw(clips, first, taken, lengths, flipped, changes, self._masks(rng))
 
     def _masks(self, rng: np.random.Generator) -> np.ndarray:
         """Stripes to hide (B, n, 4), as in Park et al. 2019, "SpecAugment": any width up to the largest, anywhere."""
@@ -124,10 +129,7 @@ class Crops:
             high = np.minimum(low + 1, draw.taken[:, None] - 1)
             weight = torch.from_numpy(np.clip(place - low, 0, 1).astype(np.float32)).to(self.device)[..., None]
             mel = torch.lerp(mel, self._rows(draw.first[:, None] + high), weight)
-        if self.config.augment.gain_db:
-            gain = torch.from_numpy(draw.gain.astype(np.float32)).to(self.device)
-            mel = (mel + gain[:, None, None]).clamp(min=self.log_floor)
-        mel = mel.transpose(1, 2).contiguous()
+        mel = apply_changes(mel.transpose(1, 2).contiguous(), draw.changes, self.config.model.mel)
         whole = (draw.lengths == frames).all()
         lengths = None if whole else torch.from_numpy(draw.lengths).to(self.device)
         return Batch(mel, lengths, self._hidden(mel, draw.masks))
@@ -152,6 +154,24 @@ class Crops:
     def sources(self, draw: Draw) -> list[str]:
         """Names of the clips of ``draw``, each once."""
         return list(dict.fromkeys(self.cache.ids[clip] for clip in draw.clips.tolist()))
+
+
+def clip_weights(lengths: np.ndarray, speakers: Sequence[str] | None, power: float) -> np.ndarray:
+    """How often each clip is drawn, relative to the others.
+
+    Args:
+        lengths: (F,) frames of each clip.
+        speakers: (F,) who speaks; None when nobody is named.
+        power: a speaker with L frames in all is drawn in proportion to L ** power, each of its clips to its share of L.
+
+    Returns:
+        (F,) float64.
+    """
+    if speakers is None or power == 1:
+        return lengths.astype(np.float64)
+    _, speaker = np.unique(np.asarray(speakers, dtype=object).astype(str), return_inverse=True)
+    totals = np.bincount(speaker, weights=lengths)
+    return lengths * np.maximum(totals, 1)[speaker] ** (power - 1)
 
 
 def identity(cache: MelCache) -> str:

@@ -1,27 +1,75 @@
-"""Accelerate, as melcodec uses it: one device or many processes, precision, and who of them speaks.
+"""Where a run computes: its device, its precision, and the processes that share its work.
 
-Accelerate finds the device of each process that torchrun or ``accelerate launch`` started, wraps the model for DDP and
-keeps gradients apart until a batch is whole. Random numbers, data and checkpoints stay with melcodec: they are
-functions of (seed, step), and its files are safetensors, which Accelerate's pickled states are not.
+torchrun, or any launcher that sets WORLD_SIZE, RANK and LOCAL_RANK, starts one process for each device; they find each
+other here. Random numbers, data and checkpoints are functions of (seed, step) and need nobody's help.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from melcodec import distributed
 from melcodec.config import RunConfig
 from melcodec.devices import computes_bfloat16, find_device
 from melcodec.errors import MelcodecError
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+
+@dataclass(frozen=True)
+class Engine:
+    """The device and precision of this process.
+
+    Args:
+        device: where tensors live.
+        bfloat16: whether the model computes in bfloat16 where autocast finds that safe.
+    """
+
+    device: torch.device
+    bfloat16: bool
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes and reports; one of all does."""
+        return distributed.rank() == 0
+
+    @property
+    def is_local_main(self) -> bool:
+        """Whether this is the first process of its machine."""
+        return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of the model's forward passes."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """``model``, whose gradients are averaged over all processes where there are several."""
+        if distributed.world_size() == 1:
+            return model
+        devices = [self.device] if self.device.type == "cuda" else None
+        # buffers are the quantizer's, which sums over processes itself
+        return DistributedDataParallel(model, devices, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    @contextmanager
+    def without_sync(self, model: nn.Module, wanted: bool) -> Iterator[None]:
+        """Keep gradients of ``model`` in this process when ``wanted``: more parts of the batch follow."""
+        with model.no_sync() if wanted and isinstance(model, DistributedDataParallel) else nullcontext():
+            yield
+
+    def close(self) -> None:
+        """Part from the other processes."""
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
 
 
-def start_engine(config: RunConfig, device: str = "auto") -> Accelerator:
-    """The Accelerator of this process.
+def start_engine(config: RunConfig, device: str = "auto") -> Engine:
+    """Find the device and, among several processes, the others.
 
     Args:
         config: ``train.precision``, ``train.accumulate`` and the batch size are read.
@@ -30,31 +78,19 @@ def start_engine(config: RunConfig, device: str = "auto") -> Accelerator:
     Raises:
         MelcodecError: no such device, a batch that the processes cannot share, a port that is taken.
     """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedDataParallelKwargs
-
     world = int(os.environ.get("WORLD_SIZE", "1"))
     _check_batch(config, world)
     target = find_device(device)
-    if target.type == "cuda" and target.index and world == 1:
+    if target.type == "cuda":
+        target = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else target.index or 0)
         torch.cuda.set_device(target)
-    if world == 1:  # a second run in one process may want another precision
-        AcceleratorState._reset_state(reset_partial_state=True)
-    # buffers are summed by melcodec itself, and alike everywhere
-    parallel = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    try:
-        return Accelerator(
-            cpu=target.type == "cpu",
-            mixed_precision="bf16" if wants_bfloat16(config.train.precision, target) else "no",
-            gradient_accumulation_steps=config.train.accumulate,
-            kwargs_handlers=[parallel],
-        )
-    except (RuntimeError, ValueError) as error:
-        if world > 1:  # torch.distributed speaks in paragraphs
+    if world > 1 and not dist.is_initialized():
+        try:
+            dist.init_process_group("nccl" if target.type == "cuda" else "gloo")
+        except (RuntimeError, ValueError) as error:  # torch.distributed speaks in paragraphs
             reason = str(error).splitlines()[0]
             raise MelcodecError(f"the processes do not find each other: {reason}", "is the port taken? --master-port") from None
-        raise
+    return Engine(target, wants_bfloat16(config.train.precision, target))
 
 
 def _check_batch(config: RunConfig, world: int) -> None:

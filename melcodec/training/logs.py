@@ -16,7 +16,7 @@ METRICS, USAGE, BOARD = "metrics.jsonl", "usage.npz", "tensorboard"
 
 
 class RunLog:
-    """Appends to ``metrics.jsonl`` and ``usage.npz`` in the run's folder and feeds Accelerate's trackers.
+    """Appends to ``metrics.jsonl`` and ``usage.npz`` in the run's folder and feeds TensorBoard and Weights & Biases.
 
     Args:
         folder: of the run.
@@ -26,18 +26,15 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, from_step: int, wandb: str = "off", config: dict[str, Any] | None = None) -> None:
-        from accelerate.tracking import TensorBoardTracker
+        from torch.utils.tensorboard import SummaryWriter
 
         self._usage_path = folder / USAGE
         self._steps, self._counts = self._usage_until(from_step)
         self._trim(folder / METRICS, from_step)
         self._file = (folder / METRICS).open("a", encoding="utf-8")
-        # purge_step hides what a killed run logged past the state it goes on from
-        self._board = TensorBoardTracker(BOARD, folder, purge_step=from_step or None)
-        self._board.start()
-        self._trackers = [self._board]
-        if wandb != "off":
-            self._trackers.append(_wandb(folder, wandb, config or {}))
+        # purge_step hides what a killed run logged past the state that it continues
+        self._board = SummaryWriter(str(folder / BOARD), purge_step=from_step or None)
+        self._wandb = None if wandb == "off" else _wandb(folder, wandb, config or {})
 
     @staticmethod
     def _trim(path: Path, from_step: int) -> None:
@@ -59,41 +56,47 @@ class RunLog:
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        for tracker in self._trackers:
-            tracker.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
+        named = {f"{kind}/{name}": value for name, value in values.items()}
+        for name, value in named.items():
+            self._board.add_scalar(name, value, step)
+        if self._wandb:
+            self._wandb.log(named, step=step)
 
-    def usage(self, step: int, counts: np.ndarray) -> None:
-        """How often each code (K,) occurred in the validation of ``step``: a row of ``usage.npz`` and a histogram."""
+    def usage(self, step: int, counts: list[np.ndarray]) -> None:
+        """How often each code (K,) of every codebook occurred in the validation of ``step``: ``usage.npz`` and histograms.
+
+        In the file, the codebooks of a step follow each other in one row (K1 + K2 + ...), ``sizes`` (Q,) says how long each is.
+        """
         self._steps.append(step)
-        self._counts.append(counts)
+        self._counts.append(np.concatenate(counts))
         with written_aside(self._usage_path) as aside, aside.open("wb") as file:
-            np.savez_compressed(file, steps=np.array(self._steps), counts=np.array(self._counts))
-        self._board.writer.add_histogram("valid/usage", counts, step)
+            sizes = np.array([len(book) for book in counts])
+            np.savez_compressed(file, steps=np.array(self._steps), counts=np.array(self._counts), sizes=sizes)
+        for number, book in enumerate(counts):
+            name = "valid/usage" if len(counts) == 1 else f"valid/usage_{number}"
+            self._board.add_histogram(name, book, step)
 
     def picture(self, name: str, step: int, path: Path) -> None:
         """A PNG file for the trackers."""
         from matplotlib.image import imread
 
-        self._board.writer.add_image(name, imread(path)[..., :3], step, dataformats="HWC")
+        self._board.add_image(name, imread(path)[..., :3], step, dataformats="HWC")
 
     def sound(self, name: str, step: int, wav: np.ndarray, sample_rate: int) -> None:
         """A wave (S,) for the trackers."""
-        self._board.writer.add_audio(name, wav[None], step, sample_rate)
+        self._board.add_audio(name, wav[None], step, sample_rate)
 
     def close(self) -> None:
         """Flush and close everything."""
         self._file.close()
-        for tracker in self._trackers:
-            tracker.finish()
+        self._board.close()
+        if self._wandb:
+            self._wandb.finish()
 
 
 def _wandb(folder: Path, mode: str, config: dict[str, Any]) -> Any:
-    from accelerate.tracking import WandBTracker
-
-    tracker = WandBTracker("melcodec", name=folder.name, mode=mode, dir=str(folder))
     try:
-        tracker.start()
+        import wandb
     except ImportError:
-        raise MelcodecError("train.wandb needs an optional package", "pip install 'melcodec[wandb]'") from None
-    tracker.store_init_configuration(config)
-    return tracker
+        raise MelcodecError("train.wandb needs an optional package", "pip install 'melcodec[wandb]'", "needs-package") from None
+    return wandb.init(project="melcodec", name=folder.name, mode=mode, dir=str(folder), config=config)

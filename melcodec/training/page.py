@@ -41,7 +41,7 @@ def write_run_page(folder: Path, settings: RunConfig) -> None:
 
 def _summary(settings: RunConfig, valid: list[dict[str, Any]]) -> list[str]:
     best = min(valid, key=lambda line: line["log_mel_l1"])
-    last, size = valid[-1], settings.model.quantizer.codebook_size
+    last, size = valid[-1], sum(settings.model.quantizer.sizes)
     words = [
         f"Step {last['step']} of {settings.train.steps}: validation log-mel L1 {last['log_mel_l1']:.3f}, {last['codes_used']} of "
         f"{size} codes in use, perplexity {last['perplexity']:.0f}. Best: {best['log_mel_l1']:.3f} at step {best['step']}."

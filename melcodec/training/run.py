@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from melcodec.audio.mel import build_frontend
 from melcodec.audio.stats import checked_norms, load_mel_norms
@@ -19,15 +18,12 @@ from melcodec.formats.shipped import find_checkpoint
 from melcodec.manifests.base import Utterance
 from melcodec.manifests.build import find_utterances
 from melcodec.manifests.split import split
-from melcodec.training.cache import MelCache, Progress, cache_mels
-from melcodec.training.engine import start_engine
-from melcodec.training.loop import Corpus, Hooks, Report, Stepped, Trainer
+from melcodec.training.cache import MelCache, cache_mels
+from melcodec.training.engine import Engine, start_engine
+from melcodec.training.loop import Callbacks, Corpus, Trainer
 from melcodec.training.page import write_run_page
 from melcodec.training.state import TrainState, state_paths
 from melcodec.vocoder.build import build_vocoder
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 CONFIG, FAILURES = "config.toml", "failures.jsonl"
 SPOKEN_FAILURES = 5
@@ -46,70 +42,60 @@ FREE = {
 FREE_GROUPS = ("vocoder.",)
 
 
-@dataclass(frozen=True)
-class Listener:
-    """Who hears what: talk, metric lines, cache progress; and who may ask to stop."""
-
-    say: Callable[[str], None] = lambda text: None
-    report: Report = lambda kind, step, values: None
-    cached: Progress = lambda done, total: None
-    should_stop: Callable[[], bool] = lambda: False
-    stepped: Stepped = lambda step, values: None
-
-
 def train(
     data: Sequence[Path | str],
     config: RunConfig | None = None,
     folder: Path | str = "checkpoints/run",
     device: str = "auto",
     mel_stats: Path | None = None,
-    listener: Listener | None = None,
+    callbacks: Callbacks | None = None,
 ) -> TrainState:
     """Train on the speech of ``data``, in ``folder``; a run found there goes on.
 
     Args:
         data: folders, files, globs or lists, as ``manifests.build`` reads them.
         config: model and training settings; None is the ``base`` preset.
-        device: auto, cpu, cuda, cuda:1, mps; torchrun and ``accelerate launch`` give every process its own.
+        device: auto, cpu, cuda, cuda:1, mps; torchrun gives every process its own.
         mel_stats: per-band norms from ``melcodec mel-stats``; None takes those of ``train.init``, or XTTS's.
 
     Raises:
         MelcodecError: no speech, a run folder made with other settings, an unknown device, norms of other bands, an
             ``init`` of another architecture.
-        KeyboardInterrupt: the listener asked to stop while mels were computed; the next call goes on with them.
+        KeyboardInterrupt: ``callbacks.should_stop`` asked to stop while mels were computed; the next call goes on with them.
 
     Mels are computed in processes that import the calling script: call it under ``if __name__ == "__main__":``.
     """
     settings, folder = config or load_preset("base"), Path(folder)
     check_start(settings)
     engine = start_engine(settings, device)
-    hear = (listener or Listener()) if engine.is_main_process else Listener(should_stop=(listener or Listener()).should_stop)
+    calls = callbacks or Callbacks()
+    if not engine.is_main:  # one process reports
+        calls = Callbacks(should_stop=calls.should_stop)
     init = load_init(settings) if settings.train.init else None
     if init and settings.train.tune != "decoder":
-        hear.say(STALE_CODES)
+        calls.say(STALE_CODES)
     norms = _norms(mel_stats, init, settings.model.mel.n_mels)
     frontend = build_frontend(settings.model.mel, norms)
     build_vocoder(settings.vocoder, frontend)  # one for another mel is refused before mels are computed
-    if engine.is_main_process:
+    if engine.is_main:
         claim_folder(folder, settings)
-    corpus = _cached(data, settings, hear, engine, folder)
-    if engine.is_main_process and state_paths(folder):
-        hear.say("going on with the run in this folder")
+    corpus = _cached(data, settings, calls, engine, folder)
+    if engine.is_main and state_paths(folder):
+        calls.say("going on with the run in this folder")
 
     drawn = time.monotonic()
 
     def report(kind: str, step: int, values: dict[str, object]) -> None:
         nonlocal drawn
-        hear.report(kind, step, values)
+        calls.report(kind, step, values)
         if kind == "train" and time.monotonic() - drawn > PAGE_SECONDS:  # after the samples of a validation
             write_run_page(folder, settings)
             drawn = time.monotonic()
 
-    hooks = Hooks(report, hear.say, hear.should_stop, hear.stepped)
-    state = Trainer(settings, corpus, frontend, folder, engine, hooks, init).run()
-    if engine.is_main_process:
+    state = Trainer(settings, corpus, frontend, folder, engine, replace(calls, report=report), init).run()
+    if engine.is_main:
         write_run_page(folder, settings)
-    engine.end_training()
+    engine.close()
     return state
 
 
@@ -148,30 +134,37 @@ def load_init(settings: RunConfig) -> Checkpoint:
     return init
 
 
-def _cached(data: Sequence[Path | str], settings: RunConfig, hear: Listener, engine: Accelerator, folder: Path) -> Corpus:
+def _cached(data: Sequence[Path | str], settings: RunConfig, calls: Callbacks, engine: Engine, folder: Path) -> Corpus:
     """The mels to learn from and to be judged by; the first process computes them, the others wait and open them."""
-    training, held_out = split(find_utterances(data, hear.say), settings.data.valid_fraction, settings.data.split)
+    training, held_out = split(find_utterances(data, calls.say), settings.data.valid_fraction, settings.data.split)
 
     def cached(done: int, total: int) -> None:
-        hear.cached(done, total)
-        if done < total and hear.should_stop():  # a cache that is whole may as well stay
+        calls.cached(done, total)
+        if done < total and calls.should_stop():  # a cache that is whole may as well stay
             raise KeyboardInterrupt("stopped while computing mels; the same command goes on with them")
 
     def mels(utterances: list[Utterance], speeds: tuple[float, ...]) -> MelCache:
-        return cache_mels(utterances, settings.model.mel, speeds, settings.data.num_workers, cached, hear.say)
+        return cache_mels(utterances, settings.model.mel, speeds, settings.data.num_workers, cached, calls.say)
 
-    if not engine.is_local_main_process:
+    if not engine.is_local_main:
         time.sleep(HEAD_START)  # so that the process that speaks is the one that computes; the lock keeps the others out
     train_mels = mels(training, settings.augment.speeds)
     valid_mels = mels(held_out, (1.0,)) if held_out else train_mels
-    if engine.is_main_process:
+    if engine.is_main:
         failures = train_mels.failures | valid_mels.failures
-        _tell_failures(failures, folder, hear)
+        _tell_failures(failures, folder, calls)
         mel = settings.model.mel
         hours = len(train_mels.mels) * mel.hop_length / mel.sample_rate / 3600
         judged = f"{len(valid_mels.ids)} to validate" if held_out else "nothing held out: validation hears what is learned"
-        hear.say(f"{len(train_mels.ids)} utterances, {hours:.2f} h to train on; {judged}; run folder {folder}")
-    return Corpus(train_mels, valid_mels)
+        calls.say(f"{len(train_mels.ids)} utterances, {hours:.2f} h to train on; {judged}; run folder {folder}")
+    speakers = None if settings.data.speaker_power == 1 else _speakers(training, train_mels)
+    return Corpus(train_mels, valid_mels, speakers)
+
+
+def _speakers(utterances: list[Utterance], cache: MelCache) -> list[str]:
+    """The speaker of each entry of ``cache``; at other speeds its id ends with ``@speed``."""
+    named = {utterance.id: utterance.speaker for utterance in utterances}
+    return [named[name] if name in named else named[name.rpartition("@")[0]] for name in cache.ids]
 
 
 def _norms(mel_stats: Path | None, init: Checkpoint | None, n_mels: int) -> tuple[float, ...]:
@@ -185,12 +178,12 @@ def _norms(mel_stats: Path | None, init: Checkpoint | None, n_mels: int) -> tupl
         raise MelcodecError(error.message, "give norms of as many bands with --mel-stats, or keep model.mel.n_mels") from None
 
 
-def _tell_failures(failures: dict[str, str], folder: Path, hear: Listener) -> None:
+def _tell_failures(failures: dict[str, str], folder: Path, calls: Callbacks) -> None:
     """Name the files that were left out: the first few aloud, all of them in the run folder."""
     for reason in list(failures.values())[:SPOKEN_FAILURES]:
-        hear.say(f"left out: {reason}")
+        calls.say(f"left out: {reason}")
     if len(failures) > SPOKEN_FAILURES:
-        hear.say(f"... and {len(failures) - SPOKEN_FAILURES} more, all named in {folder / FAILURES}")
+        calls.say(f"... and {len(failures) - SPOKEN_FAILURES} more, all named in {folder / FAILURES}")
     if failures:
         with written_aside(folder / FAILURES) as aside:
             lines = [json.dumps({"id": name, "reason": reason}) + "\n" for name, reason in failures.items()]

@@ -21,12 +21,14 @@ FOLDER = "samples"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A model's clips: codes (1, Q, N) and natural mel (1, M, 4 N) each; codewords (K, D) and how often each was used (K,)."""
+    """A model's clips: codes (1, Q, N) and natural mel (1, M, stride N) each.
+
+    books: of every codebook, its codewords (K, d) and how often each was used (K,).
+    """
 
     step: int
     outputs: list[tuple[Tensor, Tensor]]
-    embed: np.ndarray
-    counts: np.ndarray
+    books: list[tuple[np.ndarray, np.ndarray]]
 
 
 class Samples:
@@ -43,10 +45,14 @@ class Samples:
         self.clips = validator.clips(config.train.samples)
         self.vocoder = build_vocoder(config.vocoder, validator.frontend)
 
-    def take(self, step: int, model: VQVAE, counts: np.ndarray) -> Snapshot:
-        """What ``model`` makes of the clips after ``step``; ``counts`` (K,) is its codes' usage."""
+    def take(self, step: int, model: VQVAE, counts: list[np.ndarray]) -> Snapshot:
+        """What ``model`` makes of the clips after ``step``; ``counts`` (K,) of every codebook is its use."""
         outputs = [self.validator.reconstruct(model, mel) for mel in self.clips]
-        return Snapshot(step, outputs, model.codebook.embed.T.cpu().numpy().copy(), counts)
+        tables = [table.cpu().numpy().copy() for table in model.quantizer.tables()]
+        # codebooks that share one table are used together
+        share = len(counts) // max(1, len(tables))
+        used = [np.sum(counts[index :: len(tables)], axis=0) for index in range(len(tables))] if share else []
+        return Snapshot(step, outputs, list(zip(tables, used, strict=True)))
 
     def show(self, log: RunLog, taken: Snapshot) -> None:
         """Draw and sound it, which takes a few seconds."""
@@ -62,10 +68,11 @@ class Samples:
             if not untouched.exists():
                 self._sound(log, f"{name}/original", untouched, step, mel)
             self._sound(log, f"{name}/reconstruction", decoded, step, output[..., : mel.shape[-1]])
-        if self.clips:
-            figure = plot_codebook(taken.embed, taken.counts, f"codebook, step {step}")
-            save_figure(figure, codebook_path(self.folder, step))
-            log.picture("codebook", step, codebook_path(self.folder, step))
+        for number, (table, counts) in enumerate(taken.books if self.clips else []):
+            name = "codebook" if len(taken.books) == 1 else f"codebook {number}"
+            path = codebook_path(self.folder, step, number)
+            save_figure(plot_codebook(table, counts, f"{name}, step {step}"), path)
+            log.picture(name, step, path)
 
     def _sound(self, log: RunLog, name: str, path: Path, step: int, mel: Tensor) -> None:
         wav = self.vocoder(mel, (mel.shape[-1] - 1) * self.mel_config.hop_length)[0].clamp(-1, 1).cpu().numpy()
@@ -78,6 +85,6 @@ def clip_path(folder: Path, index: int, step: int | None, suffix: str) -> Path:
     return folder / (f"clip{index}-original{suffix}" if step is None else f"clip{index}-step-{step:08}{suffix}")
 
 
-def codebook_path(folder: Path, step: int) -> Path:
-    """Where the codebook's picture of ``step`` lies in ``folder``."""
-    return folder / f"codebook-step-{step:08}.png"
+def codebook_path(folder: Path, step: int, number: int = 0) -> Path:
+    """Where the picture of codebook ``number`` at ``step`` lies in ``folder``."""
+    return folder / f"codebook{number or ''}-step-{step:08}.png"

@@ -18,12 +18,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from melcodec.errors import MelcodecError
 from melcodec.formats.container import read_container, write_container
+from melcodec.objective.adversary import Adversary
 from melcodec.vqvae import VQVAE
 
 KIND = "training state"
 STATES = "states"
 KEPT = 2
 MODEL, AVERAGE, OPTIMIZER = "model.", "average.", "optimizer."
+ADVERSARY, ADVERSARY_OPTIMIZER = "adversary.", "adversary_optimizer."
 
 
 @dataclass
@@ -47,6 +49,7 @@ class TrainState:
     Args:
         model: the one that learns.
         average: its moving average, when the run keeps one.
+        adversary: what learns to tell its reconstructions from speech, when the objective has one.
         mel_norms: (M,) what the model's mels are divided by; fixed for a run.
         corpus: the key of the mel cache; fixed for a run.
     """
@@ -56,6 +59,7 @@ class TrainState:
     average: AveragedModel | None
     mel_norms: tuple[float, ...]
     corpus: str
+    adversary: Adversary | None = None
     progress: Progress = field(default_factory=Progress)
 
     @property
@@ -78,8 +82,10 @@ class TrainState:
         tensors = {MODEL + key: value for key, value in self.model.state_dict().items()}
         if self.average is not None:
             tensors |= {AVERAGE + key: value for key, value in self.average.state_dict().items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"{OPTIMIZER}{index}.{slot}": value for slot, value in slots.items()}
+        tensors |= _slots(OPTIMIZER, self.optimizer)
+        if self.adversary is not None:
+            tensors |= {ADVERSARY + key: value for key, value in self.adversary.model.state_dict().items()}
+            tensors |= _slots(ADVERSARY_OPTIMIZER, self.adversary.optimizer)
         meta = {"kind": KIND, "mel_norms": self.mel_norms, "corpus": self.corpus, "progress": asdict(self.progress)}
         write_container(folder / STATES / f"step-{self.step:08}.safetensors", tensors, meta)
         for old in state_paths(folder)[KEPT:]:
@@ -123,14 +129,27 @@ class TrainState:
             self.model.load_state_dict(_below(MODEL, tensors), strict=True)
             if self.average is not None:
                 self.average.load_state_dict(_below(AVERAGE, tensors), strict=True)
+            if self.adversary is not None:
+                self.adversary.model.load_state_dict(_below(ADVERSARY, tensors), strict=True)
         except RuntimeError:
             raise MelcodecError(f"{path}: the state of a model with other settings", "choose another folder with -o") from None
-        slots: dict[int, dict[str, Tensor]] = {}
-        for key, value in _below(OPTIMIZER, tensors).items():
-            index, slot = key.split(".")
-            slots.setdefault(int(index), {})[slot] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        _restore(OPTIMIZER, tensors, self.optimizer)
+        if self.adversary is not None:
+            _restore(ADVERSARY_OPTIMIZER, tensors, self.adversary.optimizer)
+
+
+def _slots(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What ``optimizer`` remembers of each parameter, as tensors by name."""
+    state = optimizer.state_dict()["state"]
+    return {f"{prefix}{index}.{slot}": value for index, slots in state.items() for slot, value in slots.items()}
+
+
+def _restore(prefix: str, tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in _below(prefix, tensors).items():
+        index, slot = key.split(".")
+        slots.setdefault(int(index), {})[slot] = value
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

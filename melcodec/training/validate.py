@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,10 +24,10 @@ SAMPLE_SECONDS = 5.0  # of each clip that is drawn and sounded
 
 @dataclass(frozen=True)
 class Verdict:
-    """One validation. errors (W,): log-mel L1 of each window; counts (K,): codes over all of them."""
+    """One validation. errors (W,): log-mel L1 of each window; counts: of every codebook (K,), over all of them."""
 
     errors: np.ndarray
-    counts: np.ndarray
+    counts: list[np.ndarray]
     agreement: float | None
 
     @property
@@ -36,14 +37,17 @@ class Verdict:
 
     def scalars(self) -> dict[str, float]:
         """What is logged."""
-        usage = code_usage(self.counts)
-        values = {
+        books = [code_usage(counts) for counts in self.counts]
+        values: dict[str, float] = {
             "log_mel_l1": self.error,
-            "codes_used": usage.used,
-            "codes_dead": len(self.counts) - usage.used,
-            "perplexity": usage.perplexity,
-            "entropy_bits": usage.entropy_bits,
+            "codes_used": sum(book.used for book in books),
+            "codes_dead": sum(len(counts) - book.used for counts, book in zip(self.counts, books, strict=True)),
+            # of several codebooks, what an evenly used one would have on average
+            "perplexity": math.exp(sum(math.log(book.perplexity) for book in books) / len(books)),
+            "entropy_bits": sum(book.entropy_bits for book in books),
         }
+        if len(books) > 1:
+            values |= {f"perplexity_{number}": book.perplexity for number, book in enumerate(books)}
         return values if self.agreement is None else {**values, "agreement": self.agreement}
 
 
@@ -87,19 +91,21 @@ class Validator:
         """Reconstruct every window; each process takes its share, and all get the same verdict."""
         device = self.frontend.norms.device
         errors = torch.zeros(len(self.windows), dtype=torch.float64, device=device)
-        counts = torch.zeros(model.codebook.codebook_size, dtype=torch.int64, device=device)
+        counts = torch.zeros(len(model.sizes), max(model.sizes), dtype=torch.int64, device=device)
         same = torch.zeros(2, dtype=torch.int64, device=device)  # equal codes, codes
         for index, window in enumerate(self._mine()):
             mel = self.mel(*window)
             codes, output = self.reconstruct(model, mel)
             place = distributed.rank() + index * distributed.world_size()
             errors[place] = log_mel_l1(mel.cpu().numpy(), output[..., : mel.shape[-1]].cpu().numpy())
-            counts += torch.bincount(codes.flatten(), minlength=len(counts))
+            found = codes[0]
+            counts.scatter_add_(1, found, torch.ones_like(found))
             if self.reference is not None:
                 same += torch.tensor([(codes.cpu() == self.reference[index]).sum(), codes.numel()], device=device)
         distributed.all_reduce_sum(errors, counts, same)
         agreement = None if self.reference is None else float(same[0] / same[1])
-        return Verdict(errors.cpu().numpy(), counts.cpu().numpy(), agreement)
+        books = [book[:size] for book, size in zip(counts.cpu().numpy(), model.sizes, strict=True)]
+        return Verdict(errors.cpu().numpy(), books, agreement)
 
     def clips(self, count: int) -> list[Tensor]:
         """The first seconds of ``count`` utterances, spread over the set: natural log-mel (1, M, T) each."""

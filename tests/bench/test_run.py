@@ -93,7 +93,7 @@ def test_work_of_the_codec(codec, figures):
     codec.decode_to_mel(codes)
     for handle in handles:
         handle.remove()
-    distances = 2 * codes.numel() * model.codebook.dim * model.codebook.codebook_size
+    distances = 2 * codes.numel() * model.codebook.code_dim * model.sizes[0]
     assert figures["encode"].work.flops == spent["encoder"] + distances
     assert figures["decode"].work.flops == spent["decoder"]
     assert figures["mel"].work.flops > 0

@@ -9,7 +9,17 @@ import sys
 
 import pytest
 
-from melcodec.config import RunConfig, load_preset, parse, read_toml, to_toml, with_overrides
+from melcodec.config import (
+    RECIPE_GROUPS,
+    RunConfig,
+    kinds_of,
+    load_preset,
+    parse,
+    preset_texts,
+    read_toml,
+    to_toml,
+    with_overrides,
+)
 
 
 def test_list_names_presets_and_recipes_with_their_first_comments(cli):
@@ -19,6 +29,9 @@ def test_list_names_presets_and_recipes_with_their_first_comments(cli):
     assert [(kind, name) for kind, name, _ in lines] == [
         *(("preset", name) for name in ("base", "finetune", "small", "tiny", "xtts")),
         *(("optimizer", name) for name in ("adam", "adamw", "finetune")),
+        *(("objective", name) for name in ("adversarial", "l1", "mse", "spectral-norm")),
+        *(("quantizer", name) for name in preset_texts("quantizer")),
+        *(("backbone", name) for name in preset_texts("backbone")),
     ]
     assert ["preset", "xtts", "the size of XTTS v2: 51.6 M parameters"] in lines
     assert "melcodec config show base > run.toml" in err
@@ -28,6 +41,23 @@ def test_list_for_programs(cli):
     found = json.loads(cli("config", "list", "--json").out)
     assert found["preset"]["xtts"] == "the size of XTTS v2: 51.6 M parameters"
     assert list(found["optimizer"]) == ["adam", "adamw", "finetune"]
+
+
+@pytest.mark.parametrize("group", ["model.quantizer", "model.backbone", "vocoder"])
+def test_show_explains_every_kind_of_a_group(cli, group):
+    status, out, _ = cli("config", "show", group)
+    assert status == 0
+    for kind in kinds_of(group):
+        assert f'\n[{group}]\nkind = "{kind}"' in out
+        if group != "vocoder":  # a recipe by the name of the kind
+            assert kind in preset_texts(group.rpartition(".")[2])
+    assert [line for line in out.splitlines() if " = " in line and "# " not in line] == []
+
+
+@pytest.mark.parametrize("group", RECIPE_GROUPS)
+def test_every_recipe_can_be_taken(group):
+    for name in preset_texts(group.rpartition(".")[2]):
+        with_overrides(RunConfig(), [f"{group}={name}"])
 
 
 @pytest.mark.parametrize("name", ["base", "xtts"])

@@ -9,8 +9,10 @@ import torch
 
 from melcodec.config import MelConfig
 from melcodec.errors import MelcodecError
-from melcodec.formats.checkpoint import EMA_BUFFERS, for_inference, from_model, load_checkpoint, save_checkpoint
+from melcodec.formats.checkpoint import for_inference, from_model, load_checkpoint, save_checkpoint
 from melcodec.formats.container import read_container, read_header, write_container
+
+EMA_BUFFERS = ("codebook.cluster_size", "codebook.embed_avg")
 
 
 @pytest.fixture

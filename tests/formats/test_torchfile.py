@@ -71,7 +71,7 @@ def test_other_files_are_none(tmp_path, tiny_checkpoint):
 def test_a_run_folder_means_its_best_checkpoint(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    with pytest.raises(MelcodecError, match="run: a folder without best.safetensors"):
+    with pytest.raises(MelcodecError, match=r"run: a folder without best.safetensors"):
         find_checkpoint(run)
     (run / "best.safetensors").touch()
     assert find_checkpoint(run) == find_checkpoint(str(run)) == run / "best.safetensors"

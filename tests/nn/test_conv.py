@@ -10,7 +10,7 @@ import torch
 from melcodec.config import ConvConfig
 from melcodec.nn.base import Reach
 from melcodec.nn.build import build_backbone
-from melcodec.nn.conv import ConvEncoder, conv_reach
+from melcodec.nn.conv import ConvEncoder
 
 M, D = 80, 8
 
@@ -33,7 +33,8 @@ def changed(before: torch.Tensor, after: torch.Tensor) -> list[int]:
 
 
 def test_reach_of_three_blocks():
-    assert conv_reach(3) == Reach(stride=4, encoder_halo=27, decoder_halo=7)
+    backbone = build_backbone(ConvConfig(hidden=4), M, D)
+    assert (backbone.encoder.reach, backbone.decoder.reach, backbone.stride) == (Reach(27, 27), Reach(7, 7), 4)
 
 
 def linear(stack: torch.nn.Module) -> torch.nn.Module:
@@ -50,7 +51,7 @@ def linear(stack: torch.nn.Module) -> torch.nn.Module:
 @pytest.mark.parametrize("num_blocks", [0, 1, 3])
 def test_reach_is_exact(num_blocks):
     backbone = build_backbone(ConvConfig(hidden=4, num_blocks=num_blocks), M, D)
-    halo, t = backbone.reach.encoder_halo, 12
+    halo, t = backbone.encoder.reach.halo, 12
     encoder, mel = linear(backbone.encoder), torch.zeros(1, M, 100, dtype=torch.float64)
     latents = encoder(mel)
     for offset, expected in ((-halo - 1, False), (-halo, True), (halo, True), (halo + 1, False)):
@@ -58,7 +59,7 @@ def test_reach_is_exact(num_blocks):
         poked[..., 4 * t + offset] = 1e6
         assert (t in changed(latents, encoder(poked))) == expected, offset
     decoder, codes = linear(backbone.decoder), torch.zeros(1, D, 30, dtype=torch.float64)
-    frames, halo = decoder(codes), backbone.reach.decoder_halo
+    frames, halo = decoder(codes), backbone.decoder.reach.halo
     for code in (t - halo - 1, t - halo, t + halo, t + halo + 1):
         poked = codes.clone()
         poked[..., code] = 1e6
@@ -82,7 +83,6 @@ def test_trained_weights_see_no_further_than_the_reach(model, speech):
 @pytest.mark.parametrize("num_blocks", [0, 2])
 def test_num_blocks_and_hidden_shape_the_stack(num_blocks):
     backbone = build_backbone(ConvConfig(hidden=6, num_blocks=num_blocks), n_mels=5, dim=7)
-    assert backbone.reach == conv_reach(num_blocks)
     assert len(backbone.encoder) == len(backbone.decoder) - 1 == 3 + num_blocks
     assert backbone.encoder[0][0].weight.shape == (6, 5, 3)
     assert backbone.encoder[1][0].weight.shape == (12, 6, 3)

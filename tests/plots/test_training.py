@@ -17,7 +17,7 @@ def metrics(tmp_path):
     path = tmp_path / "metrics.jsonl"
     with path.open("w") as file:
         for step in range(1, 301):
-            line = {"kind": "train", "step": step, "time": 1.5, "loss": 2 / step + 0.1, "reconstruction": 2 / step}
+            line = {"kind": "train", "step": step, "time": 1.5, "loss": 2 / step + 0.1, "mse": 2 / step}
             line |= {"commitment": 0.1, "lr": 3e-4, "grad_norm": float("nan") if step == 5 else 1.0 + step % 7}
             file.write(json.dumps(line) + "\n")
             if step % 100 == 0:
@@ -76,9 +76,9 @@ def test_metrics_that_are_none(tmp_path, content, reason):
 def test_every_curve_has_its_place(metrics, check_page):
     figure = plot_training(read_curves(metrics), title="run")
     loss = panel(figure, "Training loss")
-    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["loss", "reconstruction", "commitment"]
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["loss (weighted sum)", "mse", "commitment"]
     assert loss.get_yscale() == "log"
-    steps, values = curve(loss, "reconstruction")
+    steps, values = curve(loss, "mse")
     np.testing.assert_allclose(values[150], np.mean(2 / np.arange(148, 155)), rtol=1e-9)  # 151 +- 3: two per cent of 300
     assert steps[150] == 151
     np.testing.assert_allclose(loss.lines[0].get_ydata(), 2 / np.arange(1, 301) + 0.1)  # the raw curve, faint

@@ -6,26 +6,43 @@ import numpy as np
 import pytest
 import torch
 
-from melcodec.config import EMAConfig
-from melcodec.quantize import ema
+from melcodec.config import CodebookConfig, EMAConfig
+from melcodec.quantize import kmeans
+from melcodec.quantize.base import Quantized
 from melcodec.quantize.build import build_quantizer
-from melcodec.quantize.ema import EMACodebook, cluster_sums, nearest
+from melcodec.quantize.ema import EMACodebook
+from melcodec.quantize.kmeans import cluster_sums, nearest
 
 CODES = torch.tensor([[1, 3, 0], [1, 1, 2]])  # of the worked example: two sequences of three codes
 
 
+ASIDE = CodebookConfig(revive="none")  # revival has tests of its own
+
+
+def fresh(dim: int, size: int, **options) -> EMACodebook:
+    return EMACodebook(dim, EMAConfig(codebook_size=size, **options), ASIDE)
+
+
 def codebook_of(codewords: torch.Tensor, **options) -> EMACodebook:
     """A codebook with these codewords (K, D), each counted once."""
-    codebook = EMACodebook(codewords.shape[1], codewords.shape[0], **options)
-    codebook.assign(torch.arange(len(codewords)), codewords, 1.0)
+    codebook = fresh(codewords.shape[1], codewords.shape[0], **options)
+    codebook.cluster_size.fill_(1)
+    codebook.assign(torch.ones(len(codewords), dtype=torch.bool), codewords.T)
     return codebook
+
+
+def learn(codebook: EMACodebook, latents: torch.Tensor, lengths: torch.Tensor | None = None) -> Quantized:
+    """A forward pass in training and the update that follows."""
+    quantized = codebook(latents, lengths)
+    codebook.update([quantized.moments], 0, torch.Generator().manual_seed(0))
+    return quantized
 
 
 def trained(steps: int = 3, size: int = 12, dim: int = 5) -> EMACodebook:
     torch.manual_seed(1)
     codebook = codebook_of(torch.randn(size, dim)).train()
     for _ in range(steps):
-        codebook(torch.randn(4, dim, 20))
+        learn(codebook, torch.randn(4, dim, 20))
     return codebook
 
 
@@ -45,7 +62,7 @@ def test_worked_example_cdist_and_argmin(shape):
     assert torch.equal(codebook.decode(codes).transpose(1, 2), codewords[CODES])
     quantized = codebook(latents.transpose(1, 2))
     assert torch.equal(quantized.codes, codes)
-    torch.testing.assert_close(quantized.commitment, (latents - codewords[CODES]).pow(2).mean())
+    torch.testing.assert_close(quantized.losses["commitment"], (latents - codewords[CODES]).pow(2).mean())
 
 
 def test_nearest_equals_cdist_on_many_vectors():
@@ -59,7 +76,7 @@ def test_nearest_in_parts_equals_nearest_at_once(monkeypatch):
     vectors, embed = torch.randn(500, 16), torch.randn(16, 64)
     whole = nearest(vectors, embed)
     for most in (1, 64 * 7, 64 * 500):
-        monkeypatch.setattr(ema, "MAX_DISTANCES", most)
+        monkeypatch.setattr(kmeans, "MAX_DISTANCES", most)
         assert torch.equal(nearest(vectors, embed), whole)
 
 
@@ -82,7 +99,7 @@ class SlowCodebook:
         self.embed = codebook.embed.double().numpy().copy()
         self.cluster_size = codebook.cluster_size.double().numpy().copy()
         self.embed_avg = codebook.embed_avg.double().numpy().copy()
-        self.decay, self.eps = codebook.decay, codebook.eps
+        self.decay, self.eps = codebook.config.decay, codebook.config.eps
 
     def step(self, latents: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """latents (B, D, N) -> codes (B, N), quantised (B, D, N) by the codebook before the update, commitment."""
@@ -113,25 +130,24 @@ def test_moving_averages_equal_the_specification(decay, eps):
     slow = SlowCodebook(codebook)
     for _ in range(6):
         latents = torch.randn(4, 3, 5) * 2
-        quantized = codebook(latents)
+        quantized = learn(codebook, latents)
         codes, quantised, commitment = slow.step(latents.double().numpy())
         assert np.array_equal(quantized.codes[:, 0].numpy(), codes)
         np.testing.assert_allclose(quantized.latents.numpy(), quantised, atol=1e-5)
-        assert quantized.commitment.item() == pytest.approx(commitment, rel=1e-5)
+        assert quantized.losses["commitment"].item() == pytest.approx(commitment, rel=1e-5)
         for name in ("cluster_size", "embed_avg", "embed"):  # the size as stored is not the smoothed one
             np.testing.assert_allclose(getattr(codebook, name).numpy(), getattr(slow, name), rtol=1e-4, atol=1e-6)
 
 
 def test_decay_and_eps_come_from_the_configuration():
-    codebook = build_quantizer(EMAConfig(dim=3, codebook_size=4, decay=0.75, eps=0.25))
-    assert (codebook.decay, codebook.eps, codebook.dim, codebook.codebook_size) == (0.75, 0.25, 3, 4)
+    codebook = build_quantizer(EMAConfig(codebook_size=4, decay=0.75, eps=0.25), 3)
+    assert (codebook.config.decay, codebook.eps, codebook.sizes) == (0.75, 0.25, (4,))
     assert codebook.embed.shape == codebook.embed_avg.shape == (3, 4)
-    assert codebook.num_codebooks == 1
 
 
 def test_the_stock_start():
     torch.manual_seed(0)
-    codebook = EMACodebook(8, 1000)
+    codebook = fresh(8, 1000)
     assert codebook.cluster_size.abs().max() == 0
     assert torch.equal(codebook.embed, codebook.embed_avg)
     assert codebook.embed.std() == pytest.approx(1, abs=0.05)
@@ -140,15 +156,22 @@ def test_the_stock_start():
 def test_quantised_by_the_codebook_before_the_update():
     codebook = trained()
     before = codebook.embed.clone()
-    quantized = codebook(torch.randn(2, 5, 9))
+    quantized = learn(codebook, torch.randn(2, 5, 9))
     torch.testing.assert_close(quantized.latents, before.T[quantized.codes[:, 0]].transpose(1, 2), atol=1e-6, rtol=0)
     assert not torch.equal(codebook.embed, before)
+
+
+def test_forward_changes_nothing():
+    codebook = trained()
+    before = {name: value.clone() for name, value in codebook.state_dict().items()}
+    codebook(torch.randn(2, 5, 9))
+    assert all(torch.equal(value, before[name]) for name, value in codebook.state_dict().items())
 
 
 def test_evaluation_never_learns():
     codebook = trained().eval()
     before = {name: value.clone() for name, value in codebook.state_dict().items()}
-    codebook(torch.randn(2, 5, 9))
+    assert codebook(torch.randn(2, 5, 9)).moments is None
     codebook.encode(torch.randn(2, 5, 9))
     assert all(torch.equal(value, before[name]) for name, value in codebook.state_dict().items())
 
@@ -162,7 +185,7 @@ def test_gradients():
     (gradient,) = torch.autograd.grad(quantized.latents, latents, upstream, retain_graph=True)
     assert torch.equal(gradient, upstream)
     # the commitment pulls the latents only, each towards its codeword
-    (gradient,) = torch.autograd.grad(quantized.commitment, latents)
+    (gradient,) = torch.autograd.grad(quantized.losses["commitment"], latents)
     torch.testing.assert_close(gradient, 2 * (latents - quantized.latents).detach() / latents.numel())
     assert not any(value.requires_grad for value in codebook.state_dict().values())
     assert list(codebook.parameters()) == []
@@ -173,33 +196,37 @@ def test_float32_under_bfloat16_autocast():
     plain, cast = codebook_of(torch.randn(256, 32)).train(), codebook_of(torch.randn(256, 32)).train()
     cast.load_state_dict(plain.state_dict())
     latents = torch.randn(8, 32, 40)
-    expected = plain(latents)
+    expected = learn(plain, latents)
     with torch.autocast("cpu", torch.bfloat16):
         # the product that must not be used would choose other codes: this test can fail
         rough = (latents.transpose(1, 2) @ plain.embed).float()
         assert torch.equal(cast.encode(latents), expected.codes)
-        quantized = cast(latents)
-    assert {quantized.latents.dtype, quantized.commitment.dtype, rough.to(torch.bfloat16).float().dtype} == {torch.float32}
+        quantized = learn(cast, latents)
+    assert {quantized.latents.dtype, quantized.losses["commitment"].dtype, rough.to(torch.bfloat16).float().dtype} == {
+        torch.float32
+    }
     assert not torch.allclose(rough, latents.transpose(1, 2) @ plain.embed, atol=1e-3)
     assert torch.equal(quantized.codes, expected.codes)
-    assert torch.equal(quantized.commitment, expected.commitment)
+    assert torch.equal(quantized.losses["commitment"], expected.losses["commitment"])
     for name, value in plain.state_dict().items():
         assert torch.equal(value, cast.state_dict()[name]), name
 
 
 def test_bfloat16_latents_are_learned_from_in_float32():
     codebook = trained()
-    quantized = codebook(torch.randn(2, 5, 9, dtype=torch.bfloat16))
+    quantized = learn(codebook, torch.randn(2, 5, 9, dtype=torch.bfloat16))
     assert quantized.latents.dtype == torch.float32
     assert {value.dtype for value in codebook.state_dict().values()} == {torch.float32}
 
 
 def test_assigned_codewords_survive_the_next_update():
     codebook = trained()
-    fresh = torch.full((2, 5), 40.0)
-    codebook.assign(torch.tensor([3, 8]), fresh, codebook.cluster_size.mean())
-    codebook(torch.randn(2, 5, 9))  # none of it near the new codewords
-    torch.testing.assert_close(codebook.embed[:, [3, 8]].T, fresh, rtol=1e-3, atol=0)
+    chosen = torch.zeros(12, dtype=torch.bool)
+    chosen[[3, 8]] = True
+    codebook.cluster_size[chosen] = codebook.cluster_size.mean()
+    codebook.assign(chosen, torch.full((5, 12), 40.0))
+    learn(codebook, torch.randn(2, 5, 9))  # none of it near the new codewords
+    torch.testing.assert_close(codebook.embed[:, [3, 8]], torch.full((5, 2), 40.0), rtol=1e-3, atol=0)
 
 
 def test_cluster_sums():
@@ -218,42 +245,34 @@ def padded() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_padding_counts_neither_in_the_commitment_nor_in_the_averages():
     torch.manual_seed(0)
-    masked = EMACodebook(3, 8).train()
-    alone = EMACodebook(3, 8).train()
+    masked = fresh(3, 8).train()
+    alone = fresh(3, 8).train()
     alone.load_state_dict(masked.state_dict())
     latents, lengths = padded()
-    output = masked(latents, lengths)
+    output = learn(masked, latents, lengths)
     real = torch.cat([latents[0], latents[1, :, :4]], dim=1)[None]
-    expected = alone(real)
-    torch.testing.assert_close(output.commitment, expected.commitment)
+    expected = learn(alone, real)
+    torch.testing.assert_close(output.losses["commitment"], expected.losses["commitment"])
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(masked.state_dict()[name], value)
     assert torch.equal(output.codes[1, :, :4], expected.codes[0, :, 6:])
 
 
-def test_a_batch_in_deferred_parts_moves_the_codebook_as_the_whole():
+def test_a_batch_in_parts_moves_the_codebook_as_the_whole():
     torch.manual_seed(0)
-    whole, parts = EMACodebook(3, 8).train(), EMACodebook(3, 8).train()
+    whole, parts = fresh(3, 8).train(), fresh(3, 8).train()
     parts.load_state_dict(whole.state_dict())
     latents = torch.randn(4, 3, 10)
-    whole(latents)
-    parts.deferred = True
-    start = parts.embed.clone()
-    for part in latents.split(1):
-        parts(part)
-        assert torch.equal(parts.embed, start)  # every part is quantised by the same codebook
-    parts.commit()
+    learn(whole, latents)
+    parts.update([parts(part).moments for part in latents.split(1)], 0, torch.Generator())
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], value)
-    after = parts.embed.clone()
-    parts.commit()  # nothing is pending
-    assert torch.equal(parts.embed, after)
 
 
-def test_a_codebook_that_does_not_learn_stays():
-    codebook = EMACodebook(3, 8).train()
-    codebook.learning = False
-    before = {name: value.clone() for name, value in codebook.state_dict().items()}
-    codebook(torch.randn(2, 3, 5))
-    codebook.commit()
-    assert all(torch.equal(value, before[name]) for name, value in codebook.state_dict().items())
+def test_training_state_is_rebuilt_from_the_codewords():
+    codebook = trained()
+    codebook.forget_training()
+    assert codebook.training_only == {"cluster_size", "embed_avg"}
+    assert torch.equal(codebook.embed_avg, codebook.embed)
+    assert codebook.cluster_size.tolist() == [1.0] * 12
+    assert codebook.weights.keys() == {"embed"}

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from melcodec.quantize.ema import nearest
-from melcodec.quantize.kmeans import kmeans
+from melcodec.quantize.kmeans import kmeans, nearest
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -198,3 +198,30 @@ def test_on_a_gpu_the_corpus_moves_there_when_it_fits():
     config = with_overrides(RunConfig(), ["data.crop_frames=8", "model.mel.n_mels=3"])
     there, here = Crops(cache, config, device), Crops(cache, config, CPU)
     assert there.batch(there.draw(0)).mel.cpu().equal(here.batch(here.draw(0)).mel)
+
+
+def test_speaker_power_draws_speakers_by_a_power_of_their_length():
+    cache = cache_of(*[CROP] * 9, CROP)  # nine clips by one speaker, one by another
+    speakers = ["a"] * 9 + ["b"]
+    for power, share in ((1.0, 0.1), (0.5, 0.25), (0.0, 0.5)):
+        settings = with_overrides(RunConfig(), ["model.mel.n_mels=3", f"data.speaker_power={power}", f"data.crop_frames={CROP}"])
+        crops = Crops(cache, settings, CPU, speakers)
+        drawn = np.concatenate([crops.draw(step).clips for step in range(100)])
+        assert abs((drawn == 9).mean() - share) < 0.04
+        assert set(drawn) == set(range(10))
+
+
+def test_speakers_of_a_run_come_from_its_utterances_at_every_speed():
+    from melcodec.manifests.base import Utterance
+    from melcodec.training.run import _speakers
+
+    utterances = [Utterance("a@1", "a.wav", speaker="x"), Utterance("b", "b.wav", speaker="y")]
+    cache = MelCache(np.zeros((4, 3), np.float16), np.arange(5), ["a@1", "b", "a@1@0.9", "b@0.9"], {})
+    assert _speakers(utterances, cache) == ["x", "y", "x", "y"]
+
+
+def test_probability_is_the_share_of_crops_that_are_changed():
+    cache = of_mels(np.full((400, 3), -4.0), [0, 400])
+    settings = ("augment.gain_db=6", "augment.probability=0.25")
+    unchanged = [(batch(crops_of(cache, *settings), step).mel == -4).all(dim=(1, 2)).float().mean() for step in range(40)]
+    assert 0.68 < np.mean(unchanged) < 0.82

@@ -25,8 +25,9 @@ from melcodec.metrics.spectral import log_mel_l1
 from melcodec.training.cache import cache_mels
 from melcodec.training.engine import start_engine, wants_bfloat16
 from melcodec.training.logs import METRICS, USAGE, RunLog
-from melcodec.training.loop import BEST, LAST, Corpus, Hooks, Trainer
+from melcodec.training.loop import BEST, KEPT, LAST, Callbacks, Corpus, Trainer
 from melcodec.training.state import KIND, STATES, TrainState, state_paths
+from melcodec.vqvae import build_vqvae
 from tests import forked
 
 CPU = torch.device("cpu")
@@ -48,12 +49,12 @@ def tiny(*assignments: str) -> RunConfig:
 
 
 def train(
-    folder: Path, corpus: Corpus, *assignments: str, hooks: Hooks | None = None, init: Checkpoint | None = None
+    folder: Path, corpus: Corpus, *assignments: str, calls: Callbacks | None = None, init: Checkpoint | None = None
 ) -> TrainState:
     config = tiny(*assignments)
     frontend = build_frontend(config.model.mel, xtts_mel_norms())
     folder.mkdir(parents=True, exist_ok=True)
-    return Trainer(config, corpus, frontend, folder, start_engine(config, "cpu"), hooks or Hooks(), init).run()
+    return Trainer(config, corpus, frontend, folder, start_engine(config, "cpu"), calls or Callbacks(), init).run()
 
 
 def metrics(folder: Path, kind: str | None = None) -> list[dict]:
@@ -82,7 +83,7 @@ def test_a_tiny_run_learns_and_keeps_its_codes_alive(corpus, tmp_path):
     first, *_, last = metrics(tmp_path, "train")
     assert last["step"] == state.step == 100
     assert last["loss"] < 0.7 * first["loss"]
-    assert last["reconstruction"] < 0.7 * first["reconstruction"]
+    assert last["mse"] < 0.7 * first["mse"]
     start, halfway, end = metrics(tmp_path, "valid")
     assert end["log_mel_l1"] < halfway["log_mel_l1"] < start["log_mel_l1"]
     assert end["codes_used"] > 20  # of 64, over 75 codes of validation speech
@@ -96,7 +97,7 @@ def test_what_a_run_leaves(baseline):
     assert [(line["kind"], line["step"]) for line in lines] == [
         ("valid", 0), ("train", 2), ("valid", 3), ("train", 4), ("train", 6), ("valid", 6),
     ]  # fmt: skip
-    assert lines[1].keys() == {"kind", "step", "loss", "reconstruction", "commitment", "grad_norm", "lr"}
+    assert lines[1].keys() == {"kind", "step", "loss", "mse", "commitment", "perplexity", "grad_norm", "lr"}
     usage = {"codes_used", "codes_dead", "perplexity", "entropy_bits", "revived"}
     assert lines[2].keys() == {"kind", "step", "log_mel_l1"} | usage
     last = load_checkpoint(folder / LAST)
@@ -147,14 +148,17 @@ def test_metrics_are_means_over_their_steps(corpus, tmp_path):
     train(tmp_path / "three", corpus, "train.log_every=3")
     each, three = metrics(tmp_path / "each", "train"), metrics(tmp_path / "three", "train")
     assert (len(each), len(three)) == (6, 2)
-    for name in ("loss", "reconstruction", "commitment", "grad_norm", "lr"):
+    for name in ("loss", "mse", "commitment", "perplexity", "grad_norm"):
         assert three[1][name] == pytest.approx(np.mean([line[name] for line in each[3:]]))
-    assert each[0]["loss"] == pytest.approx(each[0]["reconstruction"] + 0.25 * each[0]["commitment"])
+    assert three[1]["lr"] == each[5]["lr"]  # that of the last step
+    assert each[0]["loss"] == pytest.approx(each[0]["mse"] + 0.25 * each[0]["commitment"])
 
 
-def test_the_ear_hears_every_metric_line(corpus, tmp_path):
+def test_every_metric_line_is_reported(corpus, tmp_path):
     heard = []
-    train(tmp_path, corpus, hooks=Hooks(report=lambda kind, step, values: heard.append({"kind": kind, "step": step, **values})))
+    train(
+        tmp_path, corpus, calls=Callbacks(report=lambda kind, step, values: heard.append({"kind": kind, "step": step, **values}))
+    )
     lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
     assert heard == [{name: value for name, value in line.items() if name != "time"} for line in lines]
     assert all(line["audio_per_second"] > 0 for line in heard if line["kind"] == "train")
@@ -200,16 +204,28 @@ CHANGES_WEIGHTS = {
     "optimizer.warmup_steps": "4",
     "optimizer.schedule": "constant",
     "optimizer.final_lr_fraction": "0.5",
-    "objective.reconstruction": "l1",
-    "objective.commitment_weight": "1.0",
+    "augment.band_warp": "0.18",
+    "augment.equalize": "0.35",
+    "augment.noise": "1.0",
+    "objective.l1": "1.0",
+    "objective.mse": "0.5",
+    "objective.smooth_l1": "1.0",
+    "objective.log_mel_l1": "1.0",
+    "objective.spectral_norm": "1.0",
+    "objective.commitment": "1.0",
+    "objective.commitment_spectral_norm": "1.0",
+    "objective.adversarial": "1.0",
 }
-# These are tested by name: the rhythm and the rest below, stripes in test_data, schedules in test_optimizer, the split in
-# manifests, processes and speeds in test_cache.
+# These are tested by name: the rhythm and the rest below; stripes and speakers in test_data; schedules in test_optimizer; the
+# split in manifests; processes and speeds in test_cache.
 TESTED_ELSEWHERE = {
     *("train.steps", "train.valid_every", "train.save_every", "train.log_every", "train.accumulate", "train.tune"),
     *("train.init", "train.weight_ema", "train.samples", "train.valid_minutes", "train.wandb"),
     *("data.valid_fraction", "data.split", "data.num_workers", "data.on_device"),
-    *("augment.speeds", "augment.band_mask_size", "augment.time_mask_size"),
+    *("augment.speeds", "augment.band_mask_size", "augment.time_mask_size", "augment.probability", "data.speaker_power"),
+    # a gradient codebook, and test_adversary
+    *("objective.codebook", "objective.feature_matching", "train.keep_every", "train.compile", "vocoder"),
+    *(f"objective.discriminator.{name}" for name in ("kind", "channels", "start_step", "lr", "betas")),
     *("optimizer.decay_fraction", "optimizer.step_every", "optimizer.step_factor"),
 }
 
@@ -256,7 +272,7 @@ def test_rhythm_of_validating_saving_and_stopping(corpus, tmp_path, steps):
         return False
 
     rhythm = (f"train.steps={steps}", "train.valid_every=2", "train.save_every=3", "train.log_every=1")
-    state = train(tmp_path, corpus, *rhythm, hooks=Hooks(should_stop=look))
+    state = train(tmp_path, corpus, *rhythm, calls=Callbacks(should_stop=look))
     assert state.step == steps
     assert [line["step"] for line in metrics(tmp_path, "valid")] == [0, *range(2, steps, 2), steps]
     assert [line["step"] for line in metrics(tmp_path, "train")] == list(range(1, steps + 1))
@@ -283,14 +299,14 @@ def test_a_run_that_is_stopped_again_and_again_equals_an_undisturbed_one(corpus,
     _, undisturbed = baseline
     for expected in [*range(stride, 6, stride), 6]:
         steps = iter(range(stride))
-        state = train(tmp_path, corpus, hooks=Hooks(should_stop=lambda steps=steps: next(steps, None) is None))
+        state = train(tmp_path, corpus, calls=Callbacks(should_stop=lambda steps=steps: next(steps, None) is None))
         assert state.step == expected
         assert load_checkpoint(tmp_path / LAST).provenance["steps"] == expected  # usable at every stop
     equal_runs(tmp_path, undisturbed)
 
 
 def test_a_stop_before_the_first_step_saves_the_start(corpus, tmp_path, baseline):
-    assert train(tmp_path, corpus, hooks=Hooks(should_stop=lambda: True)).step == 0
+    assert train(tmp_path, corpus, calls=Callbacks(should_stop=lambda: True)).step == 0
     train(tmp_path, corpus)
     equal_runs(tmp_path, baseline[1])
 
@@ -313,7 +329,7 @@ from melcodec.config import load_preset, with_overrides, xtts_mel_norms
 from melcodec.manifests.build import find_utterances
 from melcodec.training.cache import cache_mels
 from melcodec.training.engine import start_engine
-from melcodec.training.loop import Corpus, Hooks, Trainer
+from melcodec.training.loop import Corpus, Callbacks, Trainer
 
 speech, folder, *assignments = sys.argv[1:]
 config = with_overrides(load_preset("tiny"), assignments)
@@ -326,7 +342,7 @@ def look():
     print(trainer.state.step, flush=True)
     return False
 
-trainer = Trainer(config, corpus, frontend, Path(folder), start_engine(config, "cpu"), Hooks(should_stop=look))
+trainer = Trainer(config, corpus, frontend, Path(folder), start_engine(config, "cpu"), Callbacks(should_stop=look))
 trainer.run()
 """
 LONGER = [
@@ -511,3 +527,33 @@ def test_wandb_listens_offline_or_is_asked_for(tmp_path):
     else:
         (run,) = (tmp_path / "wandb").glob("offline-run-*")
         assert any(path.suffix == ".wandb" for path in run.iterdir())
+
+
+def test_checkpoints_are_kept_every_so_many_steps_or_at_every_epoch(corpus, tmp_path):
+    train(tmp_path / "steps", corpus, "train.keep_every=2")
+    assert [path.name for path in sorted((tmp_path / "steps" / KEPT).iterdir())] == [
+        f"step-0000000{step}.safetensors" for step in (2, 4, 6)
+    ]
+    assert load_checkpoint(tmp_path / "steps" / KEPT / "step-00000004.safetensors").provenance["steps"] == 4
+    epoch = round(len(corpus.train.mels) / (4 * 32))
+    assert 1 < epoch <= 6
+    train(tmp_path / "epochs", corpus, "train.keep_every=epoch")
+    kept = [path.name for path in sorted((tmp_path / "epochs" / KEPT).iterdir())]
+    assert kept == [f"step-{step:08}.safetensors" for step in range(epoch, 7, epoch)]
+
+
+@pytest.mark.parametrize(("weight", "init"), [(0.0, "uniform"), (1.0, "uniform"), (1.0, "normal")])
+def test_a_gradient_codebook_learns_by_the_weight_of_its_loss(corpus, tmp_path, weight, init):
+    settings = (
+        *("model.quantizer.kind=gradient", "model.quantizer.codebook_size=16", f"model.quantizer.init={init}"),
+        *("codebook.start=stock", "codebook.revive=none", f"objective.codebook={weight}", "train.steps=3", "train.weight_ema=0"),
+        *("optimizer.weight_decay=0", "train.valid_every=3"),
+    )
+    config = tiny(*settings)
+    torch.manual_seed(config.train.seed)
+    before = build_vqvae(config.model).quantizer.embed.detach().clone()
+    after = weights(train(tmp_path, corpus, *settings))["codebook.embed"]
+    assert torch.equal(before, after) == (weight == 0)
+    assert (before.abs().max() <= 1 / 16) == (init == "uniform")
+    (line,) = metrics(tmp_path, "train")[-1:]
+    assert line["codebook"] == pytest.approx(line["commitment"], rel=1e-6)

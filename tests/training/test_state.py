@@ -15,7 +15,7 @@ from melcodec.vqvae import build_vqvae
 
 def state_of(seed: int = 0, hidden: int = 4, averaged: bool = True) -> TrainState:
     torch.manual_seed(seed)
-    model = build_vqvae(ModelConfig(backbone=ConvConfig(hidden=hidden), quantizer=EMAConfig(dim=6, codebook_size=10)))
+    model = build_vqvae(ModelConfig(backbone=ConvConfig(hidden=hidden), dim=6, quantizer=EMAConfig(codebook_size=10)))
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5)) if averaged else None
     return TrainState(model, build_optimizer(model, OptimizerConfig()), average, (-1.0, -2.0), "corpus")
 
@@ -24,9 +24,10 @@ def train(state: TrainState, steps: int = 2) -> TrainState:
     for _ in range(steps):
         mel = torch.randn(2, 80, 16, generator=torch.Generator().manual_seed(state.step))
         output = state.model.train()(mel)
-        ((output.reconstruction - mel).square().mean() + output.commitment).backward()
+        ((output.reconstruction - mel).square().mean() + output.quantized.losses["commitment"]).backward()
         state.optimizer.step()
         state.optimizer.zero_grad()
+        state.model.quantizer.update([output.quantized.moments], state.step, torch.Generator().manual_seed(state.step))
         if state.average is not None:
             state.average.update_parameters(state.model)
         state.progress.step += 1

@@ -1,0 +1,186 @@
+"""What a model is built from: its mel, its backbone and its quantizer. A checkpoint carries these settings."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from melcodec.config.base import NOT_IN_CODES, Settings, kind_or
+
+N_MELS = 80
+
+
+class MelConfig(Settings):
+    """The XTTS mel front end (``XTTS.md``): HTK scale, Slaney area norm, power spectrogram, natural log."""
+
+    sample_rate: int = Field(22_050, ge=1_000, description="Hz")
+    n_fft: int = Field(1024, ge=16, description="samples; also the window length")
+    hop_length: int = Field(256, ge=1, description="samples")
+    n_mels: int = Field(N_MELS, ge=1, description="M, bands")
+    f_min: float = Field(0.0, ge=0, description="Hz")
+    f_max: float = Field(8_000.0, gt=0, description="Hz")
+    floor: float = Field(1e-5, gt=0, description="mel power below this counts as silence")
+
+    @model_validator(mode="after")
+    def _bands_fit(self) -> MelConfig:
+        if not self.f_min < self.f_max <= self.sample_rate / 2:
+            raise ValueError("f_min < f_max <= sample_rate / 2 must hold")
+        if self.hop_length >= self.n_fft // 2:  # or a stream would lose the samples that its end reflects
+            raise ValueError("hop_length < n_fft / 2 must hold")
+        return self
+
+
+class ConvConfig(Settings):
+    """The XTTS convolution stack. The inner width is twice ``hidden``."""
+
+    kind: Literal["conv"] = "conv"
+    hidden: int = Field(256, ge=1, description="channels; twice as many at the innermost", json_schema_extra=NOT_IN_CODES)
+    num_blocks: int = Field(
+        3, ge=0, description="residual blocks, in the encoder and in the decoder", json_schema_extra=NOT_IN_CODES
+    )
+
+    @property
+    def stride(self) -> int:
+        """Mel frames of a code."""
+        return 4
+
+
+class VQVAE2018Config(Settings):
+    """The network of van den Oord et al. 2017: strided 4-wide convolutions, a residual stack, transposed convolutions."""
+
+    kind: Literal["vqvae-2018"] = "vqvae-2018"
+    hidden: int = Field(128, ge=2, multiple_of=2, description="channels", json_schema_extra=NOT_IN_CODES)
+    residual: int = Field(32, ge=1, description="channels inside a residual block", json_schema_extra=NOT_IN_CODES)
+    num_blocks: int = Field(
+        2, ge=0, description="residual blocks, in the encoder and in the decoder", json_schema_extra=NOT_IN_CODES
+    )
+    axes: Literal["time", "time-and-bands"] = Field(
+        "time", description="time: the bands are channels; time-and-bands: the mel is a picture, its latents have M / 4 rows"
+    )
+
+    @property
+    def stride(self) -> int:
+        """Mel frames of a code."""
+        return 4
+
+
+BackboneConfig = Annotated[
+    Annotated[ConvConfig, Tag("conv")] | Annotated[VQVAE2018Config, Tag("vqvae-2018")],
+    Discriminator(kind_or("conv")),
+]
+
+
+class _CodebookSettings(Settings):
+    """What every quantizer with a table of codewords has."""
+
+    kind: str
+    codebook_size: int = Field(1024, ge=2, le=65_536, description="K", json_schema_extra=NOT_IN_CODES)
+    code_dim: int = Field(
+        0,
+        ge=0,
+        description="width of the codewords, behind a learned projection; 0: D, without one",
+        json_schema_extra=NOT_IN_CODES,
+    )
+    normalize: bool = Field(False, description="latents and codewords have length 1, so that the nearest is by cosine")
+    temperature: float = Field(
+        0.0,
+        ge=0,
+        description="training: codes are drawn from softmax(-distance / temperature), as in RQ-VAE; 0: the nearest",
+        json_schema_extra=NOT_IN_CODES,
+    )
+    decay: float = Field(0.99, gt=0, lt=1, description="of the moving averages, per step", json_schema_extra=NOT_IN_CODES)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """K of each codebook."""
+        return (self.codebook_size,)
+
+
+class EMAConfig(_CodebookSettings):
+    """The XTTS codebook: nearest codeword, learned by exponential moving averages."""
+
+    kind: Literal["ema"] = "ema"
+    eps: float = Field(1e-5, gt=0, description="smooths the counts that divide the averages", json_schema_extra=NOT_IN_CODES)
+
+
+class GradientConfig(_CodebookSettings):
+    """Nearest codeword, learned by gradients of the codebook loss (van den Oord et al. 2017, equation 3)."""
+
+    kind: Literal["gradient"] = "gradient"
+    init: Literal["uniform", "normal"] = Field(
+        "uniform", description="first codewords: within +-1/K, or standard normal", json_schema_extra=NOT_IN_CODES
+    )
+
+
+class ResidualConfig(Settings):
+    """Stages that each quantize what the stages before them left over (Q = stages x the inner Q)."""
+
+    kind: Literal["residual"] = "residual"
+    stages: int = Field(4, ge=1, le=64, description="quantizers in a row")
+    shared: bool = Field(False, description="all stages use one codebook, as in RQ-VAE")
+    dropout: float = Field(
+        0.0, ge=0, le=1, description="share of training items that use only their first stages", json_schema_extra=NOT_IN_CODES
+    )
+    inner: QuantizerConfig = Field(default_factory=EMAConfig, description="of each stage")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """K of each codebook, those of every stage in order."""
+        return self.inner.sizes * self.stages
+
+
+class GroupedConfig(Settings):
+    """The channels of a latent in equal groups, each with a quantizer of its own (Q = groups x the inner Q)."""
+
+    kind: Literal["grouped"] = "grouped"
+    groups: int = Field(2, ge=1, le=256, description="D must be a multiple of it")
+    shared: bool = Field(False, description="all groups use one quantizer")
+    inner: QuantizerConfig = Field(default_factory=EMAConfig, description="of each group")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """K of each codebook, those of every group in order."""
+        return self.inner.sizes * self.groups
+
+
+QuantizerConfig = Annotated[
+    Annotated[EMAConfig, Tag("ema")]
+    | Annotated[GradientConfig, Tag("gradient")]
+    | Annotated[ResidualConfig, Tag("residual")]
+    | Annotated[GroupedConfig, Tag("grouped")],
+    Discriminator(kind_or("ema")),
+]
+ResidualConfig.model_rebuild()
+GroupedConfig.model_rebuild()
+
+
+class ModelConfig(Settings):
+    """What a checkpoint is built from: load = build(config) + strict load."""
+
+    dim: int = Field(
+        512, ge=1, description="D, width of the latents between encoder, quantizer and decoder", json_schema_extra=NOT_IN_CODES
+    )
+    mel: MelConfig = MelConfig()
+    backbone: BackboneConfig = ConvConfig()
+    quantizer: QuantizerConfig = EMAConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dim_of_old_files(cls, data: Any) -> Any:
+        """Until 0.1.0 the quantizer held D; checkpoints, run folders and ``--set`` of that time still do."""
+        quantizer = data.get("quantizer") if isinstance(data, dict) else None
+        if isinstance(quantizer, dict) and "dim" in quantizer:
+            rest = {key: value for key, value in quantizer.items() if key != "dim"}
+            return {**data, "dim": quantizer["dim"], "quantizer": rest}
+        return data
+
+
+@cache
+def xtts_mel_norms() -> tuple[float, ...]:
+    """(80,) per-band mean log-mel of XTTS and Tortoise, from tortoise-tts (Apache-2.0, see NOTICE)."""
+    text = resources.files("melcodec.presets").joinpath("xtts_mel_norms.json").read_text(encoding="utf-8")
+    return tuple(json.loads(text)["mel_norms"])
