@@ -84,15 +84,14 @@ class Stepper:
         adversary = self.state.adversary if self.state.adversary and self.state.adversary.start_step <= self.state.step else None
         if adversary:
             with self.engine.autocast():
-                lost = adversary.losses(output.reconstruction, mel, batch.lengths)
-            terms |= {name: value * shares.frames for name, value in lost.items()}
+                # these count every region of a crop, padded or not, so that all parts weigh alike
+                terms |= adversary.losses(output.reconstruction, mel, batch.lengths)
         total = self.objective.total(terms)
         (total / accumulate).backward()  # type: ignore[no-untyped-call]
         told = {"loss": total, **terms}
         if adversary:
             with self.engine.autocast():
-                share = shares.frames / accumulate
-                told["discriminator"] = adversary.learn(output.reconstruction, mel, batch.lengths, share) * shares.frames
+                told["discriminator"] = adversary.learn(output.reconstruction, mel, batch.lengths, 1 / accumulate)
         moments.append(output.quantized.moments)
         _count(counts, output.quantized.codes, batch.lengths, self.state.model.reach.stride)
         return {name: value.detach() / accumulate for name, value in told.items()}
