@@ -4,7 +4,7 @@ Presets and recipes are TOML files in ``melcodec/presets``; checkpoints carry a 
 carries a ``RunConfig`` as TOML. An unknown key is an error everywhere, with the nearest known name as a hint.
 """
 
-from melcodec.config.base import decides_codes, flat, parse
+from melcodec.config.base import decides_codes, flat, members, parse
 from melcodec.config.files import (
     RECIPE_GROUPS,
     kinds_of,
@@ -70,6 +70,7 @@ __all__ = [
     "flat",
     "kinds_of",
     "load_preset",
+    "members",
     "parse",
     "preset_names",
     "preset_texts",

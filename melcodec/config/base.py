@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -29,6 +29,14 @@ def kind_or(default: str) -> Callable[[Any], Any]:
         return value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", None)
 
     return kind
+
+
+def members(union: Any) -> dict[str, Any]:
+    """The groups of settings that a union of them may be, by kind; none when it is no union."""
+    while get_origin(union) is Annotated:
+        union = get_args(union)[0]
+    plain = [get_args(member)[0] if get_origin(member) is Annotated else member for member in get_args(union)]
+    return {each.model_fields["kind"].default: each for each in plain if hasattr(each, "model_fields")}
 
 
 def decides_codes(field: FieldInfo) -> bool:

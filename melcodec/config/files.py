@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from melcodec.config.base import ConfigT, parse
+from melcodec.config.base import ConfigT, members, parse
 from melcodec.config.run import RunConfig
 from melcodec.errors import MelcodecError
 
@@ -169,12 +169,10 @@ def _annotation(group: str, root: type[BaseModel] = RunConfig) -> Any:
 
 def _kinds(annotation: Any) -> dict[str, BaseModel]:
     """The members of a union of groups by kind, with their default settings; none when it is no union."""
-    members = [get_args(member)[0] if get_args(member) else member for member in get_args(annotation)]
     kinds = {}
-    for member in members:
-        if hasattr(member, "model_fields"):
-            required = {key: "" for key, field in member.model_fields.items() if field.is_required()}  # to be given
-            kinds[member.model_fields["kind"].default] = member.model_construct(**required)
+    for kind, member in members(annotation).items():
+        required = {key: "" for key, field in member.model_fields.items() if field.is_required()}  # to be given
+        kinds[kind] = member.model_construct(**required)
     return kinds
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
-from melcodec.config import LearnedVocoderConfig, VocoderConfig, parse, read_toml
+from melcodec.config import LearnedVocoderConfig, VocoderConfig, members, parse, read_toml
 from melcodec.errors import MelcodecError
 from melcodec.formats.shipped import FOLDERS
 
 DEFAULT_VOCODER = "griffin-lim"
 BEST = "best.safetensors"
-KINDS = {member.model_fields["kind"].default: member for member in get_args(get_args(VocoderConfig)[0])}
+KINDS = members(VocoderConfig)
 
 
 def choose_vocoder(name: str | Path) -> VocoderConfig:
@@ -24,7 +23,7 @@ def choose_vocoder(name: str | Path) -> VocoderConfig:
     Raises:
         MelcodecError: none of these, or wrong settings.
     """
-    if str(name) in KINDS and str(name) != "learned":
+    if str(name) in KINDS and str(name) != "learned":  # which needs its weights
         return parse(KINDS[str(name)], {}, str(name))
     if Path(name).suffix == ".toml":
         data = read_toml(Path(name))

