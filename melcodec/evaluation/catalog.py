@@ -41,6 +41,8 @@ METRICS = {
         Metric("norm_mel_mse", "normalised mel MSE", "lower", audible=False),
         Metric("mcd", "mel-cepstral distortion (dB)", "lower", audible=False),
         Metric("si_sdr", "SI-SDR (dB)", "higher"),
+        Metric("f0_rmse", "F0 error (cents RMS)", "lower", ("librosa",)),  # out of core, because pyin is slow to start
+        Metric("voicing_error", "voicing decision error (share)", "lower", ("librosa",)),
         Metric("stoi", "STOI", "higher", ("pystoi",)),
         Metric("estoi", "ESTOI", "higher", ("pystoi",)),
         Metric("pesq_wb", "PESQ-WB (MOS)", "higher", ("pesq",)),

@@ -12,6 +12,7 @@ import numpy as np
 from melcodec.errors import MelcodecError
 from melcodec.evaluation.catalog import METRICS
 from melcodec.metrics.naturalness import DNSMOS, distillmos, dnsmos
+from melcodec.metrics.pitch import HOP, RATE, f0_rmse, track_pitch, voicing_error
 from melcodec.metrics.speaker import speaker_embedding, speaker_similarity
 from melcodec.metrics.spectral import log_mel_l1, log_mel_mse, mel_cepstral_distortion
 from melcodec.metrics.speech import estoi, pesq_nb, pesq_wb, stoi
@@ -42,6 +43,11 @@ class Sound:
     def embedding(self) -> np.ndarray:
         """Who speaks."""
         return speaker_embedding(self.heard, self.rate)
+
+    @cached_property
+    def pitch(self) -> np.ndarray:
+        """Fundamental frequency in Hz (T,), NaN where there is no voice."""
+        return track_pitch(self.heard, self.rate)
 
     @property
     def heard(self) -> np.ndarray:
@@ -96,6 +102,11 @@ class Pair:
         return aligned(self.original.heard, self.output_wav, self.delay)
 
     @cached_property
+    def pitches(self) -> tuple[np.ndarray, np.ndarray]:
+        """Fundamental frequency of original and output, aligned to a frame and of one length."""
+        return aligned(self.original.pitch, self.output.pitch, round(self.delay / self.original.rate * RATE / HOP))
+
+    @cached_property
     def mels(self) -> tuple[np.ndarray, np.ndarray]:
         """Original and output, natural, of one length."""
         frames = min(self.original.mel.shape[1], self.output.mel.shape[1])
@@ -133,6 +144,8 @@ SCORERS: dict[str, Callable[[Pair], float]] = {
     "norm_mel_mse": lambda pair: log_mel_mse(*pair.normalized),
     "mcd": lambda pair: mel_cepstral_distortion(*pair.mels),
     "si_sdr": lambda pair: si_sdr(*pair.waves),
+    "f0_rmse": lambda pair: f0_rmse(*pair.pitches),
+    "voicing_error": lambda pair: voicing_error(*pair.pitches),
     "stoi": lambda pair: stoi(*pair.waves, pair.original.rate),
     "estoi": lambda pair: estoi(*pair.waves, pair.original.rate),
     "pesq_wb": lambda pair: pesq_wb(*pair.waves, pair.original.rate),

@@ -55,11 +55,6 @@ def jensen_shannon(before: np.ndarray, after: np.ndarray) -> float:
 
     Source: Lin 1991, "Divergence measures based on the Shannon entropy".
     """
-    shares = [counts / max(counts.sum(), 1) for counts in (before, after)]
-    middle = (shares[0] + shares[1]) / 2
+    from scipy.spatial.distance import jensenshannon
 
-    def divergence(share: np.ndarray) -> float:
-        seen = share > 0
-        return float((share[seen] * np.log2(share[seen] / middle[seen])).sum())
-
-    return max(0.0, (divergence(shares[0]) + divergence(shares[1])) / 2)
+    return float(jensenshannon(before, after, base=2) ** 2)

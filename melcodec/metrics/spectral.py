@@ -31,9 +31,9 @@ def mel_cepstra(mel: np.ndarray, count: int = CEPSTRA) -> np.ndarray:
     DCT-II over the bands, scaled so that ln|amplitude| of band m is c0 + sum c_k cos(pi k (m + 1/2) / M): log power is
     twice log amplitude, hence 1/M and not 2/M.
     """
-    bands = len(mel)
-    angles = np.pi / bands * np.outer(np.arange(1, count + 1), np.arange(bands) + 0.5)
-    return np.cos(angles) @ mel.astype(np.float64) / bands
+    from scipy.fft import dct
+
+    return dct(mel.astype(np.float64), axis=0)[1 : count + 1] / (2 * len(mel))
 
 
 def mel_cepstral_distortion(reference: np.ndarray, output: np.ndarray) -> float:

@@ -29,15 +29,21 @@ def estimate(values: Sequence[float], weights: Sequence[float] | None = None, se
         weights: of the files, such as words for a word error rate; equal when None.
         seed: of the resampling; the same one gives the same interval.
     """
+    from scipy.stats import bootstrap
+
     numbers = np.asarray(values, np.float64)
     shares = np.ones_like(numbers) if weights is None else np.asarray(weights, np.float64)
     mean = float(numbers @ shares / shares.sum())
     if len(numbers) < 2:
         return Estimate(mean, None, None, len(numbers))
-    rng, means, step = np.random.default_rng(seed), [], max(1, AT_ONCE // len(numbers))
-    for start in range(0, RESAMPLES, step):
-        picks = rng.integers(len(numbers), size=(min(step, RESAMPLES - start), len(numbers)))
-        means.append((numbers * shares)[picks].sum(axis=1) / shares[picks].sum(axis=1))
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])
+    low, high = bootstrap(
+        (numbers * shares, shares),
+        lambda sums, weights, axis: sums.sum(axis=axis) / weights.sum(axis=axis),
+        paired=True,
+        n_resamples=RESAMPLES,
+        batch=max(1, AT_ONCE // len(numbers)),
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
     return Estimate(mean, float(low), float(high), len(numbers))

@@ -79,6 +79,16 @@ def test_a_late_output_of_another_length_and_rate_is_aligned(wav, sound_of):
     assert np.isfinite(found.values["log_mel_l1"])
 
 
+def test_pitch_is_compared_in_step(wav, sound_of):
+    """A late copy has no error; one that is played a semitone too high is off by 100 cents."""
+    late = np.concatenate([np.zeros(3 * 256, np.float32), wav])
+    found = run(sound_of(wav), sound_of(late), ("f0_rmse", "voicing_error")).values
+    assert (found["f0_rmse"], found["voicing_error"]) == (pytest.approx(0, abs=15), pytest.approx(0, abs=0.02))
+    steady = sound_of(np.sin(2 * np.pi * 200 / RATE * np.arange(RATE)).astype(np.float32))
+    higher = sound_of(np.sin(2 * np.pi * 200 * 2 ** (1 / 12) / RATE * np.arange(RATE)).astype(np.float32))
+    assert run(steady, higher, ("f0_rmse",)).values["f0_rmse"] == pytest.approx(100, abs=15)
+
+
 def test_silence_is_scored_where_it_can_be_and_absent_elsewhere(wav, sound_of):
     found = run(sound_of(0 * wav), sound_of(0 * wav), INSTALLED)
     assert found.values["log_mel_l1"] == 0
