@@ -1,4 +1,4 @@
-# Two commands on a fresh machine with Python 3.10 to 3.13 and nothing else: make demo, make test.
+# Commands for a fresh machine with Python 3.10 to 3.13 and nothing else: make demo, make test, make test-all.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ MELCODEC := $(BIN)/melcodec
 # torchaudio 2.11 is the last one and wants torch of its own line, also on a CPU
 TORCH := torch==2.11.0 torchaudio==2.11.0
 
-.PHONY: demo test lint types unit test-ray parity bench wheel clean
+.PHONY: demo test test-all lint types unit unit-all test-ray parity bench wheel clean
 
 demo: $(VENV)/installed
 	$(MELCODEC) encode examples -o out/codes --to npz -f
@@ -19,7 +19,10 @@ demo: $(VENV)/installed
 	@echo "out/sound   how that sounds"
 	@echo "out/lj_en.png   original, reconstruction and difference"
 
+# What a change is checked with while it is made; test-all is what CI runs.
 test: lint types unit
+
+test-all: lint types unit-all
 
 lint: $(VENV)/developing
 	$(BIN)/ruff check .
@@ -29,10 +32,15 @@ types: $(VENV)/developing
 	$(BIN)/mypy
 
 # file by file on every core; one thread each, or they would stand in each other's way
-unit: $(VENV)/developing
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
-# also part of make test, where ray could be installed
+unit: $(VENV)/developing
+	$(PYTEST) -m 'not slow'
+
+unit-all: $(VENV)/developing
+	$(PYTEST)
+
+# also part of make test-all, where ray could be installed
 test-ray: $(VENV)/developing
 	$(BIN)/python -m pytest -q tests/corpus/test_ray.py
 

@@ -57,4 +57,6 @@ def jensen_shannon(before: np.ndarray, after: np.ndarray) -> float:
     """
     from scipy.spatial.distance import jensenshannon
 
+    if not (before.any() and after.any()):
+        return 0.0  # nothing is known
     return float(jensenshannon(before, after, base=2) ** 2)

@@ -67,6 +67,7 @@ def parts(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "parts").iterdir()}
 
 
+@pytest.mark.slow
 def test_a_node_dies_and_the_bytes_are_those_of_one_machine(on_ray, corpus, utterances, tiny_checkpoint, tmp_path):
     job = Job(str(tiny_checkpoint), device="cpu", workers=1, unit_size=2)
     preprocess(utterances(corpus), tmp_path / "embedded", job, Listener(print))
@@ -80,6 +81,7 @@ def test_a_node_dies_and_the_bytes_are_those_of_one_machine(on_ray, corpus, utte
     pytest.fail("the node that was killed never had work")
 
 
+@pytest.mark.slow
 def test_what_kills_or_hangs_is_found(on_ray, corpus, tmp_path, landmine):
     folder = tmp_path / "sound"
     shutil.copytree(corpus / "speaker 0", folder)

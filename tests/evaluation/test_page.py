@@ -30,7 +30,7 @@ def of_default(examples, tmp_path_factory) -> Path:
     return root / "report"
 
 
-@pytest.fixture(scope="module", params=["tiny", "default"])
+@pytest.fixture(scope="module", params=["tiny", pytest.param("default", marks=pytest.mark.slow)])
 def opened(request, browser):
     """(page, complaints) of a report, offline, as wide as a phone."""
     folder = request.getfixturevalue("of_default") if request.param == "default" else request.getfixturevalue("evaluated")[1]

@@ -77,6 +77,7 @@ def test_pesq_of_a_silent_output_is_refused(wav):
         pesq_wb(wav, 0 * wav, RATE)
 
 
+@pytest.mark.slow
 def test_pesq_of_a_long_sound_is_a_mean_over_parts(wav):
     """The ITU's code crashes the process on what has more than 50 utterances, as three minutes of speech do."""
     pytest.importorskip("pesq")
