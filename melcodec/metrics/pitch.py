@@ -30,8 +30,9 @@ def track_pitch(wav: np.ndarray, rate: int) -> np.ndarray:
     import librosa
 
     voice = resample(wav, rate, RATE)
-    options = {"sr": RATE, "frame_length": WINDOW, "hop_length": HOP, "resolution": RESOLUTION}
-    f0, voiced, _ = librosa.pyin(voice, fmin=LOWEST, fmax=HIGHEST, **options)
+    f0, voiced, _ = librosa.pyin(
+        voice, fmin=LOWEST, fmax=HIGHEST, sr=RATE, frame_length=WINDOW, hop_length=HOP, resolution=RESOLUTION
+    )
     return np.where(voiced, f0, np.nan)
 
 
