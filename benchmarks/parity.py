@@ -195,12 +195,14 @@ def compare_training(ours: VQVAE, theirs: DiscreteVAE, mel: Tensor) -> Iterator[
     (reconstruction.mean() + commitment).backward()
     output = ours(mel)
     own_reconstruction = torch.nn.functional.mse_loss(output.reconstruction, mel)
-    (own_reconstruction + output.commitment).backward()
+    own_commitment = output.quantized.losses["commitment"]
+    (own_reconstruction + own_commitment).backward()
+    ours.quantizer.update([output.quantized.moments], 0, torch.Generator())
 
     yield Row(
         "step: reconstruction loss", relative(own_reconstruction, reconstruction.mean()), 1e-5, f"{reconstruction.mean():.4f}"
     )
-    yield Row("step: commitment loss", relative(output.commitment, commitment), 1e-5, f"{commitment:.4f}")
+    yield Row("step: commitment loss", relative(own_commitment, commitment), 1e-5, f"{commitment:.4f}")
     yield Row("step: output", relative(output.reconstruction, theirs_out), 1e-5)
     grads = {key: value.grad for key, value in theirs.named_parameters()}
     worst = max(relative(value.grad, grads[key]) for key, value in ours.named_parameters())

@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 
 import torch
-from melcodec.training.objective import losses
 
 from melcodec.audio.mel import build_frontend
 from melcodec.config import load_preset, with_overrides, xtts_mel_norms
 from melcodec.manifests.build import find_utterances
+from melcodec.objective.build import Objective
 from melcodec.training.cache import cache_mels
 from melcodec.training.engine import start_engine
 from melcodec.training.loop import Callbacks, Corpus, Trainer
@@ -44,13 +44,13 @@ def bare_step(config, engine, trainer: Trainer):
     torch.manual_seed(0)
     model = build_vqvae(config.model).to(engine.device).train()
     model.codebook.load_state_dict(trainer.state.model.codebook.state_dict())
-    optimizer = build_optimizer(model, config.optimizer)
+    optimizer, objective = build_optimizer(model, config.optimizer), Objective(config.objective, trainer.frontend.norms)
     mel = trainer.frontend.normalize(trainer.crops.batch(trainer.crops.draw(0)).mel)
 
     def step() -> None:
-        with torch.autocast(engine.device.type, torch.bfloat16, enabled=engine.mixed_precision == "bf16"):
+        with engine.autocast():
             output = model(mel)
-        losses(config.objective, output, mel).total.backward()
+        objective.total(objective(output, mel)).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -89,10 +89,10 @@ def main() -> None:
         trainer = Trainer(config, Corpus(cache, cache), frontend, Path(folder), engine, Callbacks())
         trainer.start_codebook()
         bare = bare_step(config, engine, trainer)
-        for step in (bare, trainer.step):
+        for step in (bare, trainer.stepper.step):
             timed(step, 2, engine.device)  # warm-up
         pairs = [
-            (timed(bare, options.steps, engine.device), timed(trainer.step, options.steps, engine.device))
+            (timed(bare, options.steps, engine.device), timed(trainer.stepper.step, options.steps, engine.device))
             for _ in range(options.blocks)
         ]
     data, mel = config.data, config.model.mel
@@ -101,7 +101,7 @@ def main() -> None:
     ratio = statistics.median(pair[0] / pair[1] for pair in pairs)
     parameters = sum(parameter.numel() for parameter in trainer.state.model.parameters()) / 1e6
     print(
-        f"{parameters:.1f} M parameters, {data.batch_size} x {data.crop_frames} frames, {engine.mixed_precision}, {engine.device}"
+        f"{parameters:.1f} M parameters, {data.batch_size} x {data.crop_frames} frames, {'bfloat16' if engine.bfloat16 else 'float32'}, {engine.device}"
     )
     print(f"trainer {ours:.3f} s a step, {speech / ours:.0f} s of speech a second; {ratio:.1%} of the bare loop's speed")
     print(f"first step {first_step(options.data, options.preset, options.device):.1f} s after the command")

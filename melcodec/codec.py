@@ -310,6 +310,7 @@ class Codec:
     def _encode_chunks(self, mel: Tensor, lengths: Tensor | None) -> Iterator[Tensor]:
         """Codes of the windows over mel (B, M, T), natural."""
         reach, total = self.model.reach, mel.shape[-1]
+        self._check_longest(total)
         for chunk in plan(total, self._chunk(reach.encoder_halo, total), reach.encoder_halo or 0, reach.stride):
             window = self.frontend.normalize(mel[..., chunk.read_start : chunk.read_stop])
             inside = None if lengths is None else (lengths.to(self.device) - chunk.read_start).clamp(0, window.shape[-1])
@@ -322,7 +323,7 @@ class Codec:
         """Codes (Q, n) of the windows over a stream of natural mel blocks (M, t)."""
         reach = self.model.reach
         if reach.encoder_halo is None:  # unbounded context is run whole, never approximated
-            blocks = [np.concatenate(list(blocks), axis=-1)]
+            blocks = [np.concatenate(list(self._within_longest(blocks)), axis=-1)]
         halo, length = reach.encoder_halo or 0, 1 << 62
         for chunk, mel in windows(blocks, self._chunk(reach.encoder_halo, length), halo, reach.stride):
             window = self.frontend.normalize(torch.from_numpy(mel)[None].to(self.device))
@@ -330,10 +331,29 @@ class Codec:
                 codes = self.model.encode(window)
             yield codes[0, :, chunk.kept].cpu().numpy()
 
+    def _within_longest(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """``blocks`` (M, t), refused as soon as they are more than a model of unbounded reach accepts."""
+        frames = 0
+        for block in blocks:
+            frames += block.shape[-1]
+            self._check_longest(frames)
+            yield block
+
+    def _check_longest(self, num_frames: int) -> None:
+        """Raise MelcodecError when ``num_frames`` are more than a model of unbounded reach accepts."""
+        longest = self.model.reach.longest
+        if longest is not None and num_frames > longest:
+            seconds = longest * self.frontend.hop_length / self.sample_rate
+            raise MelcodecError(
+                f"longer than {seconds:.0f} s: this model sees all of a sound at once, and accepts no more",
+                "cut the sound, or use a model whose reach is bounded, such as backbone conv",
+            )
+
     @torch.no_grad()
     def _decode_chunks(self, codes: Tensor, lengths: Tensor | None = None) -> Iterator[Tensor]:
         """Normalised mels of the windows over codes (B, Q, N)."""
         reach, total = self.model.reach, codes.shape[-1]
+        self._check_longest(total * reach.stride)
         for chunk in plan(total, self._chunk(reach.decoder_halo, total), reach.decoder_halo or 0):
             window = codes[..., chunk.read_start : chunk.read_stop]
             inside = None if lengths is None else (lengths.to(self.device) - chunk.read_start).clamp(0, window.shape[-1])
