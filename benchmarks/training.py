@@ -100,9 +100,8 @@ def main() -> None:
     ours = statistics.median(pair[1] for pair in pairs)
     ratio = statistics.median(pair[0] / pair[1] for pair in pairs)
     parameters = sum(parameter.numel() for parameter in trainer.state.model.parameters()) / 1e6
-    print(
-        f"{parameters:.1f} M parameters, {data.batch_size} x {data.crop_frames} frames, {'bfloat16' if engine.bfloat16 else 'float32'}, {engine.device}"
-    )
+    precision = "bfloat16" if engine.bfloat16 else "float32"
+    print(f"{parameters:.1f} M parameters, {data.batch_size} x {data.crop_frames} frames, {precision}, {engine.device}")
     print(f"trainer {ours:.3f} s a step, {speech / ours:.0f} s of speech a second; {ratio:.1%} of the bare loop's speed")
     print(f"first step {first_step(options.data, options.preset, options.device):.1f} s after the command")
 
