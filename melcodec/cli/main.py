@@ -24,6 +24,7 @@ from melcodec.cli.plot import plot_app
 from melcodec.cli.preprocess import preprocess
 from melcodec.cli.roundtrip import roundtrip
 from melcodec.cli.train import train
+from melcodec.cli.vocoder import vocoder_app
 from melcodec.errors import MelcodecError, from_os
 from melcodec.version import __version__
 
@@ -61,6 +62,7 @@ for panel, commands in PANELS.items():
         app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(command)
 app.add_typer(plot_app, name="plot", rich_help_panel="Use")
 app.add_typer(config_app, name="config", rich_help_panel="Train")
+app.add_typer(vocoder_app, name="vocoder", rich_help_panel="Train")
 app.add_typer(corpus_app, name="corpus", rich_help_panel="Use")
 
 

@@ -120,6 +120,7 @@ def to_toml(config: BaseModel, comments: bool = False, name: str = "") -> str:
         name: of the group that ``config`` is, when it is not a whole run.
     """
     lines: list[str] = []
+    root = RunConfig if name else type(config)
 
     def table(name: str, model: BaseModel) -> None:
         values = {key: getattr(model, key) for key in type(model).model_fields}
@@ -130,7 +131,7 @@ def to_toml(config: BaseModel, comments: bool = False, name: str = "") -> str:
         words = {key: f"{key} = {json.dumps(value)}" for key, value in plain.items()}
         said = {key: _explained(type(model).model_fields[key]) if comments else "" for key in plain}
         if comments and name and "kind" in plain:
-            said["kind"] = " | ".join(_kinds(_annotation(name)) or [said["kind"]])
+            said["kind"] = " | ".join(_kinds(_annotation(name, root)) or [said["kind"]])
         lines.extend(f"{line:<24}  # {said[key]}" if said[key] else line for key, line in words.items())
         if plain:
             lines.append("")

@@ -35,7 +35,7 @@ class VocosConfig(Settings):
     hidden: int = Field(768, ge=1, description="channels inside a block")
     num_blocks: int = Field(8, ge=1, description="ConvNeXt blocks")
     kernel_size: int = Field(7, ge=1, description="frames that a layer sees; odd")
-    nmf_iterations: int = Field(20, ge=0, description="updates of the mel inversion that it starts from")
+    nmf_iterations: int = Field(10, ge=0, description="updates of the mel inversion that it starts from")
 
     @model_validator(mode="after")
     def _centred(self) -> VocosConfig:

@@ -152,7 +152,7 @@ def _cached(data: Sequence[Path | str], settings: RunConfig, calls: Callbacks, e
     valid_mels = mels(held_out, (1.0,)) if held_out else train_mels
     if engine.is_main:
         failures = train_mels.failures | valid_mels.failures
-        _tell_failures(failures, folder, calls)
+        tell_failures(failures, folder, calls)
         mel = settings.model.mel
         hours = len(train_mels.mels) * mel.hop_length / mel.sample_rate / 3600
         judged = f"{len(valid_mels.ids)} to validate" if held_out else "nothing held out: validation hears what is learned"
@@ -178,7 +178,7 @@ def _norms(mel_stats: Path | None, init: Checkpoint | None, n_mels: int) -> tupl
         raise MelcodecError(error.message, "give norms of as many bands with --mel-stats, or keep model.mel.n_mels") from None
 
 
-def _tell_failures(failures: dict[str, str], folder: Path, calls: Callbacks) -> None:
+def tell_failures(failures: dict[str, str], folder: Path, calls: Callbacks) -> None:
     """Name the files that were left out: the first few aloud, all of them in the run folder."""
     for reason in list(failures.values())[:SPOKEN_FAILURES]:
         calls.say(f"left out: {reason}")

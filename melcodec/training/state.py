@@ -82,10 +82,10 @@ class TrainState:
         tensors = {MODEL + key: value for key, value in self.model.state_dict().items()}
         if self.average is not None:
             tensors |= {AVERAGE + key: value for key, value in self.average.state_dict().items()}
-        tensors |= _slots(OPTIMIZER, self.optimizer)
+        tensors |= slots_of(OPTIMIZER, self.optimizer)
         if self.adversary is not None:
             tensors |= {ADVERSARY + key: value for key, value in self.adversary.model.state_dict().items()}
-            tensors |= _slots(ADVERSARY_OPTIMIZER, self.adversary.optimizer)
+            tensors |= slots_of(ADVERSARY_OPTIMIZER, self.adversary.optimizer)
         meta = {"kind": KIND, "mel_norms": self.mel_norms, "corpus": self.corpus, "progress": asdict(self.progress)}
         write_container(folder / STATES / f"step-{self.step:08}.safetensors", tensors, meta)
         for old in state_paths(folder)[KEPT:]:
@@ -126,33 +126,35 @@ class TrainState:
 
     def _take(self, path: Path, tensors: dict[str, Tensor]) -> None:
         try:
-            self.model.load_state_dict(_below(MODEL, tensors), strict=True)
+            self.model.load_state_dict(below(MODEL, tensors), strict=True)
             if self.average is not None:
-                self.average.load_state_dict(_below(AVERAGE, tensors), strict=True)
+                self.average.load_state_dict(below(AVERAGE, tensors), strict=True)
             if self.adversary is not None:
-                self.adversary.model.load_state_dict(_below(ADVERSARY, tensors), strict=True)
+                self.adversary.model.load_state_dict(below(ADVERSARY, tensors), strict=True)
         except RuntimeError:
             raise MelcodecError(f"{path}: the state of a model with other settings", "choose another folder with -o") from None
-        _restore(OPTIMIZER, tensors, self.optimizer)
+        restore_slots(OPTIMIZER, tensors, self.optimizer)
         if self.adversary is not None:
-            _restore(ADVERSARY_OPTIMIZER, tensors, self.adversary.optimizer)
+            restore_slots(ADVERSARY_OPTIMIZER, tensors, self.adversary.optimizer)
 
 
-def _slots(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def slots_of(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """What ``optimizer`` remembers of each parameter, as tensors by name."""
     state = optimizer.state_dict()["state"]
     return {f"{prefix}{index}.{slot}": value for index, slots in state.items() for slot, value in slots.items()}
 
 
-def _restore(prefix: str, tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+def restore_slots(prefix: str, tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    """Give ``optimizer`` what ``slots_of`` took of it."""
     slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in _below(prefix, tensors).items():
+    for key, value in below(prefix, tensors).items():
         index, slot = key.split(".")
         slots.setdefault(int(index), {})[slot] = value
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 

@@ -27,8 +27,9 @@ HELD = 0.75  # share of it that keeps the earlier chunk's phases, or the two wou
 class GriffinLim:
     """A Vocoder. Sounds of up to ``chunk_frames`` are made whole.
 
-    Every sample depends on every frame, so a longer sound has no exact chunks: it is made of chunks that start from
-    their predecessor's phases where they overlap and are cross-faded there. That is another solution, not a worse one.
+    A sample depends on 3 more frames to each side with every iteration, and on phases that are drawn in order, so chunks
+    are not exact: a longer sound is made of chunks that start from their predecessor's phases where they overlap and are
+    cross-faded there. That is another solution, not a worse one.
 
     Args:
         frontend: what made the mel; its window, hop, filters and floor are used, and its device.

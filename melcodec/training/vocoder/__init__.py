@@ -1,0 +1,1 @@
+"""Training of learned vocoders: waves -> a run folder with a vocoder file."""
