@@ -40,7 +40,10 @@ from multiprocessing import process, util
 from pathlib import Path
 
 # The command line is left out: its modules are small, and those that it uses read the width of the terminal at import.
-PRELOADED = "torch torchaudio torch.utils.tensorboard accelerate matplotlib.pyplot pyarrow.parquet scipy.signal".split()
+PRELOADED = (
+    *("torch", "torchaudio", "torch.utils.tensorboard", "accelerate", "matplotlib.pyplot", "pyarrow.parquet", "scipy.signal"),
+    *("torch._dynamo", "torch.distributed.run", "filelock"),  # of the first step of an optimizer, and of torchrun
+)
 REQUEST_BYTES = 1 << 18
 MOST_FILES = 250  # of one message of a Unix socket
 HIGH = 512  # file descriptors are moved above this before they take their places

@@ -43,6 +43,7 @@ def test_readme_has_the_commands():
     assert all(command.startswith("melcodec ") for command in COMMANDS)
 
 
+@pytest.mark.slow  # models of full size
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command(command, folder):
     words = [sys.executable, "-m", *shlex.split(command)]
