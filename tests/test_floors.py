@@ -14,7 +14,7 @@ PACKAGE = Path(melcodec.__file__).parent
 
 FLOORS = {
     **dict.fromkeys(("errors", "version"), 0),
-    **dict.fromkeys(("config", "chunking", "devices", "distributed", "files", "presets", "processes", "walk"), 1),
+    **dict.fromkeys(("config", "chunking", "devices", "distributed", "files", "presets", "processes", "tokens", "walk"), 1),
     **dict.fromkeys(("audio", "metrics", "plots", "pages"), 2),
     **dict.fromkeys(("nn", "quantize", "manifests", "inputs"), 3),
     "vqvae": 4,
@@ -22,8 +22,9 @@ FLOORS = {
     **dict.fromkeys(("store", "vocoder"), 6),
     "codec": 7,
     **dict.fromkeys(("training", "corpus", "evaluation", "bench"), 8),
-    "cli": 9,
-    **dict.fromkeys(("__init__", "__main__"), 10),
+    "prior": 9,
+    "cli": 10,
+    **dict.fromkeys(("__init__", "__main__"), 11),
 }
 
 

@@ -113,9 +113,10 @@ def wanted_files(wanted: Literal["audio", "codes"]) -> Callable[[Path], bool]:
         from melcodec.audio.io import is_audio
 
         return is_audio
+    from melcodec.cli._mlc import MLC
     from melcodec.store.codes import is_codes
 
-    return is_codes
+    return lambda path: is_codes(path) or path.suffix.lower() == MLC
 
 
 def check_suffix(output: Path, suffixes: Collection[str]) -> None:

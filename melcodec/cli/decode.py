@@ -12,6 +12,7 @@ import typer
 from melcodec.cli import _options as options
 from melcodec.cli._batch import Tally
 from melcodec.cli._console import progress, say
+from melcodec.cli._mlc import MLC, CodesFiles, PriorOption, check_prior_is_used
 from melcodec.errors import MelcodecError, from_os
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 from melcodec.vocoder.choice import DEFAULT_VOCODER
@@ -45,6 +46,7 @@ def decode(
     normalized: Normalized = False,
     num_samples: NumSamples = None,
     any_checkpoint: options.AnyCheckpoint = False,
+    prior: PriorOption = None,
     wanted: Id = None,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -70,17 +72,20 @@ def decode(
         raise MelcodecError("--normalized is for mels; sound and pictures are made of the natural one")
     if num_samples and not jobs.single:
         raise MelcodecError("--num-samples is for a single file", ".npz and .safetensors codes know their own length")
+    check_prior_is_used(prior, {job.source.suffix.lower() for job in jobs.jobs})
     tally = Tally(jobs)
     todo = tally.pending(overwrite)
 
     from melcodec.codec import Codec
-    from melcodec.store.codes import load_codes
 
     codec = Codec.from_pretrained(checkpoint, device, vocoder)
+    files = CodesFiles(prior, codec.fingerprint)
+    if any(job.source.suffix.lower() == MLC for job in todo):
+        _ = files.prior  # a prior that is missing is one error, not one for every file
     with progress("decoding") as update:
         for index, job in enumerate(todo, start=1):
             try:
-                codes = load_codes(job.source) if wanted is None else stored_codes(job.source, wanted)
+                codes = files.load(job.source) if wanted is None else stored_codes(job.source, wanted)
                 if not any_checkpoint:
                     codec.check_fingerprint(codes, str(job.source))
                 length = num_samples or codes.num_samples

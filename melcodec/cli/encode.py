@@ -10,11 +10,12 @@ import typer
 from melcodec.cli import _options as options
 from melcodec.cli._batch import Tally
 from melcodec.cli._console import progress, say
+from melcodec.cli._mlc import MLC, CodesFiles, PriorOption, check_prior_is_used
 from melcodec.errors import MelcodecError
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 
 Inputs = Annotated[list[Path], typer.Argument(help="Audio files or folders; - is standard input.", show_default=False)]
-Suffix = Annotated[str, typer.Option("--to", help="Format in a folder: npy, npz or safetensors.")]
+Suffix = Annotated[str, typer.Option("--to", help="Format in a folder: npy, npz, safetensors or mlc.")]
 PadTo = Annotated[int, typer.Option("--pad-to", min=0, help="Encode as in an XTTS batch padded to this many samples.")]
 
 
@@ -25,6 +26,7 @@ def encode(
     checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
     device: options.Device = "auto",
     pad_to: PadTo = 0,
+    prior: PriorOption = None,
     batch_size: options.BatchSize = 32,
     num_workers: options.NumWorkers = 2,
     overwrite: options.Overwrite = False,
@@ -32,12 +34,14 @@ def encode(
     """Turn sound into codes: one file, many, or a folder whose tree is kept.
 
     .npy holds the codes alone, (Q, N); .npz and .safetensors also the length, the source's rate and the checkpoint's
-    fingerprint, so that decoding crops exactly.
+    fingerprint, so that decoding crops exactly. .mlc has all that, entropy-coded with a prior: the smallest, and lossless.
     """
     from melcodec.formats.arrays import SUFFIXES, array_suffix
 
-    array_suffix(Path(f"codes.{to}"))
-    jobs = options.plan_jobs(inputs, output, SUFFIXES, f".{to}", "audio")
+    if f".{to}" != MLC:
+        array_suffix(Path(f"codes.{to}"))
+    jobs = options.plan_jobs(inputs, output, (*SUFFIXES, MLC), f".{to}", "audio")
+    check_prior_is_used(prior, {job.target.suffix.lower() for job in jobs.jobs})
     if pad_to and not jobs.single:
         raise MelcodecError("--pad-to is for a single file")
     tally = Tally(jobs)
@@ -45,14 +49,18 @@ def encode(
 
     from melcodec.codec import Codec
     from melcodec.corpus.files import encode_files
-    from melcodec.store.codes import save_codes
 
     codec = Codec.from_pretrained(checkpoint, device)
+    files = CodesFiles(prior, codec.fingerprint)
+    if any(job.target.suffix.lower() == MLC for job in todo):
+        _ = files.prior  # a prior that is missing is one error, not one for every file
     if jobs.single:
         codes = codec.encode_file(str(todo[0].source), pad_to)
-        save_codes(todo[0].target, codes, overwrite)
+        files.save(todo[0].target, codes, overwrite)
         seconds = (codes.num_samples or 0) / codec.sample_rate
-        say(f"{todo[0].target}: {codes.codes.shape[-1]} codes for {seconds:.2f} s ({codec.bitrate:.0f} bit/s)")
+        coded = todo[0].target.suffix.lower() == MLC
+        rate = 8 * todo[0].target.stat().st_size / seconds if coded else codec.bitrate
+        say(f"{todo[0].target}: {codes.codes.shape[-1]} codes for {seconds:.2f} s ({rate:.0f} bit/s)")
         return
     encoded = encode_files(codec, [job.source for job in todo], batch_size, num_workers)
     with progress("encoding") as update:
@@ -60,7 +68,7 @@ def encode(
             try:
                 if isinstance(item.result, MelcodecError):
                     raise item.result
-                save_codes(job.target, item.result, overwrite)
+                files.save(job.target, item.result, overwrite)
                 tally.done += 1
             except MelcodecError as error:
                 tally.fail(job.source, error)

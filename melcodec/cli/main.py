@@ -22,6 +22,7 @@ from melcodec.cli.info import info
 from melcodec.cli.mel_stats import mel_stats
 from melcodec.cli.plot import plot_app
 from melcodec.cli.preprocess import preprocess
+from melcodec.cli.prior import prior_app
 from melcodec.cli.roundtrip import roundtrip
 from melcodec.cli.train import train
 from melcodec.cli.vocoder import vocoder_app
@@ -61,6 +62,7 @@ for panel, commands in PANELS.items():
     for command in commands:
         app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(command)
 app.add_typer(plot_app, name="plot", rich_help_panel="Use")
+app.add_typer(prior_app, name="prior", rich_help_panel="Train")
 app.add_typer(config_app, name="config", rich_help_panel="Train")
 app.add_typer(vocoder_app, name="vocoder", rich_help_panel="Train")
 app.add_typer(corpus_app, name="corpus", rich_help_panel="Use")

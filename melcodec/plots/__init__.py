@@ -6,6 +6,7 @@ matplotlib is imported where it is used: importing this room is cheap.
 from melcodec.plots.base import FORMATS, check_picture, figure_bytes, figure_pixels, save_figure
 from melcodec.plots.codebook import plot_codebook, plot_codebook_use, plot_snapping, principal_plane
 from melcodec.plots.mels import CODE_MAP, MEL_MAP, XTTS_SCALE, Scale, plot_codes, plot_mel, plot_roundtrip
+from melcodec.plots.prior import plot_prior, plot_surprise
 from melcodec.plots.training import plot_training, read_curves, read_history
 from melcodec.plots.usage import UsageHistory, perplexities, plot_usage, plot_usage_histories, plot_usage_history
 
@@ -24,8 +25,10 @@ __all__ = [
     "plot_codebook_use",
     "plot_codes",
     "plot_mel",
+    "plot_prior",
     "plot_roundtrip",
     "plot_snapping",
+    "plot_surprise",
     "plot_training",
     "plot_usage",
     "plot_usage_histories",

@@ -79,8 +79,8 @@ def plot_mel(
     figure = _figure(mel.shape[1] * scale.frame, 2.6, title)
     axes = figure.add_subplot()
     image = _draw_mel(axes, mel * DB_PER_NAT, scale.frame, cmap=MEL_MAP)
-    _label_bands(axes, mel.shape[0], scale)
-    _label_time(axes, figure)
+    label_bands(axes, mel.shape[0], scale)
+    label_time(axes, figure)
     _add_bar(figure, image, [axes], "Power (dB)")
     return figure
 
@@ -118,12 +118,12 @@ def plot_roundtrip(
     error = _draw_mel(third, after - before, frame, cmap=DIFFERENCE_MAP, vmin=-limit, vmax=limit)
     third.set_title("Difference (reconstruction \N{MINUS SIGN} original)", **NAME)
     for axes in (first, second, third):
-        _label_bands(axes, original.shape[0], scale)
+        label_bands(axes, original.shape[0], scale)
     third.set_xlim(-0.5 * frame, (num_frames - 0.5) * frame)
     if codes is not None:
         per_code = -(-reconstruction.shape[1] // codes.shape[1])  # rounded up: the last code's frames may be cut
         _draw_codes(rows[1], codes, per_code * frame, -0.5 * frame, _cell(figure, codes))
-    _label_time(third, figure)
+    label_time(third, figure)
     _add_bar(figure, image, [first, second], "Power (dB)")
     _add_bar(figure, error, [third], "Difference (dB)", extend="both")
     return figure
@@ -148,10 +148,10 @@ def plot_codes(
     figure = _figure(num_frames * frame, sum(heights) + 0.7, title)
     above, strip = figure.subplots(2, 1, sharex=True, height_ratios=heights)
     image = _draw_mel(above, mel * DB_PER_NAT, frame, cmap=MEL_MAP)
-    _label_bands(above, mel.shape[0], scale)
+    label_bands(above, mel.shape[0], scale)
     above.set_xlim(-0.5 * frame, (num_frames - 0.5) * frame)
     _draw_codes(strip, codes, -(-num_frames // codes.shape[1]) * frame, -0.5 * frame, _cell(figure, codes))
-    _label_time(strip, figure)
+    label_time(strip, figure)
     _add_bar(figure, image, [above], "Power (dB)")
     return figure
 
@@ -212,7 +212,13 @@ def _cell(figure: Figure, codes: np.ndarray) -> float:
     return 72 * 0.8 * figure.get_figwidth() / codes.shape[1]  # 72 points are an inch
 
 
-def _label_bands(axes: Axes, num_bands: int, scale: Scale) -> None:
+def draw_mel(axes: Axes, mel: np.ndarray, scale: Scale) -> AxesImage:
+    """Draw a mel (M, T), natural log power, in dB."""
+    return _draw_mel(axes, mel * DB_PER_NAT, scale.frame, cmap=MEL_MAP)
+
+
+def label_bands(axes: Axes, num_bands: int, scale: Scale) -> None:
+    """Ticks in kHz on the frequency axis of a mel with ``num_bands`` bands."""
     low, high = _htk_mel(scale.f_min), _htk_mel(scale.f_max)
     band = (high - low) / (num_bands + 1)  # band i is centred at low + (i + 1) * band
     # f_max is the far foot of the last triangle, half a band outside the picture: its tick stands on the edge
@@ -221,7 +227,8 @@ def _label_bands(axes: Axes, num_bands: int, scale: Scale) -> None:
     axes.set_ylabel("Frequency (kHz)")
 
 
-def _label_time(axes: Axes, figure: Figure) -> None:
+def label_time(axes: Axes, figure: Figure) -> None:
+    """Ticks in seconds on the time axis."""
     from matplotlib.ticker import MaxNLocator
 
     # more labels than that would touch

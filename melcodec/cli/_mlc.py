@@ -1,0 +1,69 @@
+"""Codes files of every kind, entropy-coded ``.mlc`` files included, for encode and decode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from melcodec.errors import MelcodecError
+
+if TYPE_CHECKING:
+    from melcodec.prior.models import Prior
+    from melcodec.store.codes import Codes
+
+MLC = ".mlc"
+PriorOption = Annotated[
+    str | None,
+    typer.Option("--prior", help="For .mlc files: folder that melcodec prior train wrote, or the name of a shipped one."),
+]
+
+
+class CodesFiles:
+    """Reads and writes codes files by their suffix; a prior is loaded when the first ``.mlc`` file needs it.
+
+    Args:
+        prior: what --prior says; None takes the shipped prior of the codes' checkpoint.
+        codec: fingerprint of the checkpoint.
+    """
+
+    def __init__(self, prior: str | None, codec: str) -> None:
+        self.name, self.codec = prior, codec
+        self._prior: Prior | None = None
+
+    @property
+    def prior(self) -> Prior:
+        """The prior, loaded once."""
+        if self._prior is None:
+            from melcodec.prior.shipped import find_prior
+
+            self._prior = find_prior(self.name, self.codec)
+        return self._prior
+
+    def save(self, path: Path, codes: Codes, overwrite: bool) -> None:
+        """Write ``codes``."""
+        if path.suffix.lower() == MLC:
+            from melcodec.prior.coding import save_mlc
+
+            save_mlc(path, self.prior, codes, overwrite)
+            return
+        from melcodec.store.codes import save_codes
+
+        save_codes(path, codes, overwrite)
+
+    def load(self, path: Path) -> Codes:
+        """Read codes."""
+        if path.suffix.lower() == MLC:
+            from melcodec.prior.coding import load_mlc
+
+            return load_mlc(path, self.prior)
+        from melcodec.store.codes import load_codes
+
+        return load_codes(path)
+
+
+def check_prior_is_used(prior: str | None, suffixes: set[str]) -> None:
+    """Raise MelcodecError when --prior is given and no file is an ``.mlc`` file."""
+    if prior is not None and MLC not in suffixes:
+        raise MelcodecError(f"--prior is for {MLC} files", f"melcodec encode in.wav -o in{MLC} --prior prior/")

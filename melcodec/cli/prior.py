@@ -1,0 +1,301 @@
+"""``melcodec prior``: language models over codes: train, score and draw from them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from melcodec.cli import _options as options
+from melcodec.cli._console import progress, say, stop_on_signals
+from melcodec.errors import MelcodecError
+from melcodec.formats.shipped import DEFAULT_CHECKPOINT
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from melcodec.codec import Codec
+    from melcodec.metrics.statistics import Estimate
+    from melcodec.prior.config import PriorConfig
+    from melcodec.prior.models import Prior
+    from melcodec.prior.sample import Loop
+    from melcodec.prior.score import Score
+
+prior_app = typer.Typer(no_args_is_help=True, help="Language models over codes: train them, score codes, draw new ones.")
+CodesIn = Annotated[
+    list[Path],
+    typer.Argument(metavar="CODES...", help="Folders that preprocess wrote, codes files or folders of them.", show_default=False),
+]
+PriorFolder = Annotated[Path, typer.Argument(metavar="PRIOR", help="Folder that prior train wrote.", show_default=False)]
+PriorOut = Annotated[Path, typer.Option("--output", "-o", help="Folder of the prior and its training.")]
+Valid = Annotated[list[Path] | None, typer.Option(help="Held-out codes. Without it, some speakers of CODES are held out.")]
+Preset = Annotated[str, typer.Option(help="tiny, small, base, mamba or ngram.")]
+Config = Annotated[Path | None, typer.Option(help="TOML file with settings; replaces the preset.")]
+Assignments = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, as train.steps=5000.")]
+Meaning = Annotated[str, typer.Option("--checkpoint", "-c", help="Checkpoint of the codes: a file or the name of a shipped one.")]
+AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Plot = Annotated[Path | None, typer.Option(help="Folder for a picture of each utterance: bits of its codes under the mel.")]
+Seconds = Annotated[float, typer.Option(min=0.1, help="Length of each sample, its prompt included.")]
+Prompt = Annotated[Path | None, typer.Option(help="Sound or codes file that the samples continue.")]
+PromptSeconds = Annotated[float | None, typer.Option(min=0.05, help="Use only this much of the prompt's beginning.")]
+Count = Annotated[int, typer.Option(min=1, help="How many samples; more than one need a folder as -o.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="Below 1 prefers probable codes; 0 always takes the most probable.")]
+TopP = Annotated[float, typer.Option(min=0.001, max=1.0, help="Draw from the most probable codes that together have this share.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed; the same seed gives the same samples.")]
+PLAIN_SECONDS = 10.0  # between progress lines when stderr is not a terminal
+CODES_PER_PICTURE = 1_000
+
+
+@prior_app.command("train")
+def prior_train(
+    codes: CodesIn,
+    output: PriorOut,
+    valid: Valid = None,
+    preset: Preset = "small",
+    config: Config = None,
+    assignments: Assignments = None,
+    checkpoint: Meaning = DEFAULT_CHECKPOINT,
+    device: options.Device = "auto",
+) -> None:
+    """Train a language model on codes, with n-gram baselines beside it.
+
+    Ctrl-C finishes the step and saves; the same command continues from there. The folder gets the network as transformers
+    saves it, the n-grams, index.html with curves and samples, and metrics.jsonl.
+
+    Example: melcodec prior train corpus/ -o prior/
+    """
+    from melcodec.config import with_overrides
+    from melcodec.prior.config import load_prior_preset, read_prior_config
+
+    settings = with_overrides(read_prior_config(config) if config else load_prior_preset(preset), assignments or [])
+
+    from melcodec.prior.run import Sources, train_prior
+    from melcodec.prior.train import Hooks
+
+    with stop_on_signals() as stopped, Reporter(settings) as reporter:
+        hooks = Hooks(reporter.say, reporter.report, lambda: bool(stopped))
+        state = train_prior(Sources(codes, valid or [], checkpoint), settings, output, device, hooks)
+    if int(os.environ.get("RANK", "0")):  # the first of several processes speaks
+        raise typer.Exit(128 + stopped[0] if stopped else 0)
+    if stopped and state is not None and state.progress.step < settings.train.steps:
+        say(f"stopped at step {state.progress.step} of {settings.train.steps}; the same command continues from here")
+        raise typer.Exit(128 + stopped[0])
+    say(f"{output} is ready: melcodec prior sample {output} -o out.wav")
+
+
+@prior_app.command("score")
+def prior_score(
+    folder: PriorFolder,
+    codes: CodesIn,
+    checkpoint: Meaning = DEFAULT_CHECKPOINT,
+    plot: Plot = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Bits per code and per second of codes under a prior, beside uniform, unigram, bigram and trigram.
+
+    Score codes of speakers that the prior was not trained on. Intervals are 95 %, by resampling utterances.
+
+    Example: melcodec prior score prior/ held-out-codes/
+    """
+    from melcodec.prior.models import load_prior
+    from melcodec.prior.reading import check_space, read_codes
+    from melcodec.prior.score import score_all
+
+    prior = load_prior(folder)
+    corpus = read_codes(codes, checkpoint)
+    check_space(corpus, prior.space, str(codes[0]))
+    with progress("scoring") as update:
+        scores = score_all(prior, corpus.codes, update)
+    if plot is not None:
+        from melcodec.codec import Codec
+
+        codec = Codec.from_pretrained(checkpoint, "cpu")
+        with progress("drawing") as update:
+            for index, item in enumerate(corpus.items, start=1):
+                draw_surprise(prior, codec, item.codes, plot / f"{item.id}.png", item.id)
+                update(index, len(corpus.items))
+        say(f"{plot}: {len(corpus.items)} pictures")
+    if as_json:
+        facts = {"utterances": len(corpus.items), "seconds": corpus.seconds, "scores": [asdict(each) for each in scores]}
+        print(json.dumps(facts))
+        return
+    say(f"{len(corpus.items)} utterances, {corpus.seconds / 60:.1f} minutes, {scores[0].codes} codes")
+    for line in score_lines(scores):
+        print(line)
+
+
+def score_lines(scores: list[Score]) -> list[str]:
+    """A table of scores for a terminal."""
+    lines = [f"{'model':<9}{'bits/code':>10}{'95 %':>16}{'bit/s':>9}{'95 %':>16}{'perplexity':>12}"]
+    for each in scores:
+        code, second = each.bits_per_code, each.bits_per_second
+        ends = [_interval(code, 3), _interval(second, 1)]
+        lines.append(f"{each.name:<9}{code.mean:>10.3f}{ends[0]:>16}{second.mean:>9.1f}{ends[1]:>16}{each.perplexity:>12.1f}")
+    return lines
+
+
+def _interval(found: Estimate, digits: int) -> str:
+    return "" if found.low is None else f"{found.low:.{digits}f}-{found.high:.{digits}f}"
+
+
+def draw_surprise(prior: Prior, codec: Codec, codes: np.ndarray, path: Path, title: str) -> None:
+    """Write a picture of the bits of codes (Q, N), at most ``CODES_PER_PICTURE`` of them, under their mel."""
+    import numpy as np
+
+    from melcodec.plots import Scale, plot_surprise, save_figure
+
+    shown = codes[:, :CODES_PER_PICTURE].astype(np.int64)
+    mel = codec.decode_to_mel(shown)[0].cpu().numpy()
+    uniform = float(np.log2(prior.space.sizes).sum())
+    save_figure(plot_surprise(mel, prior.surprise(shown), uniform, Scale.of(codec.frontend), title), path)
+
+
+@prior_app.command("sample")
+def prior_sample(
+    folder: PriorFolder,
+    output: options.Output,
+    seconds: Seconds = 8.0,
+    count: Count = 1,
+    prompt: Prompt = None,
+    prompt_seconds: PromptSeconds = None,
+    temperature: Temperature = 0.9,
+    top_p: TopP = 0.95,
+    seed: Seed = 0,
+    checkpoint: Meaning = DEFAULT_CHECKPOINT,
+    device: options.Device = "auto",
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Draw codes from a prior, from nothing or as the continuation of a prompt, and write sound or codes.
+
+    The suffix of OUT says what is written: .wav, .flac, .npy, .npz or .safetensors. With --count, OUT is a folder of .wav
+    files. Repetitions are reported: models of codes tend to hold a code, as in silence, or to run in circles.
+
+    Example: melcodec prior sample prior/ -o out.wav --seconds 8 --prompt clip.wav
+    """
+    from melcodec.audio.io import WRITERS
+    from melcodec.files import check_output
+    from melcodec.formats.arrays import SUFFIXES
+
+    paths = [output] if count == 1 else [output / f"{index}.wav" for index in range(count)]
+    for path in paths:
+        options.check_suffix(path, (*WRITERS, *SUFFIXES))
+        check_output(path, overwrite)
+
+    from melcodec.codec import Codec
+    from melcodec.prior.models import load_prior
+    from melcodec.prior.sample import Sampling, loops, sample
+
+    prior = load_prior(folder)
+    codec = Codec.from_pretrained(checkpoint, device)
+    if codec.fingerprint != prior.space.fingerprint:
+        raise MelcodecError(
+            f"{folder}: models codes of checkpoint {prior.space.fingerprint}, but {checkpoint} is {codec.fingerprint}",
+            "give that checkpoint with --checkpoint",
+        )
+    begun = None if prompt is None else read_prompt(prompt, codec, prompt_seconds)
+    num_codes = max(1, round(seconds * prior.space.code_rate))
+    started = time.perf_counter()
+    with progress("drawing") as update:
+        drawn = sample(prior, num_codes, [begun] * count, Sampling(temperature, top_p, seed), update)
+    speed = sum(codes.shape[1] for codes in drawn) / prior.space.code_rate / (time.perf_counter() - started)
+    for path, codes in zip(paths, drawn, strict=True):
+        write_sample(path, codes, codec, overwrite)
+        length = codes.shape[1] / prior.space.code_rate
+        ended = ", ended by itself" if codes.shape[1] < num_codes else ""
+        say(f"{path}: {codes.shape[1]} codes, {length:.2f} s{ended}{loops_said(loops(codes), prior.space.code_rate)}")
+    say(f"drawn at {speed:.1f} times real time")
+
+
+def read_prompt(path: Path, codec: Codec, seconds: float | None) -> np.ndarray:
+    """The codes (Q, P) of a sound or codes file, at most ``seconds`` of it."""
+    from melcodec.formats.arrays import SUFFIXES
+    from melcodec.store.codes import load_codes
+
+    if path.suffix.lower() in SUFFIXES:
+        codes = load_codes(path)
+        codec.check_fingerprint(codes, str(path))
+    else:
+        codes = codec.encode_file(str(path))
+    return codes.codes if seconds is None else codes.codes[:, : max(1, round(seconds * codec.code_rate))]
+
+
+def write_sample(path: Path, codes: np.ndarray, codec: Codec, overwrite: bool) -> None:
+    """Write codes (Q, N) as sound or as they are, by the suffix."""
+    from melcodec.audio.io import WRITERS, save_blocks
+    from melcodec.files import check_output
+    from melcodec.store.codes import Codes, save_codes
+
+    check_output(path, overwrite)
+    if path.suffix.lower() in WRITERS:
+        save_blocks(path, codec.decode_stream(codes), codec.sample_rate)
+    else:
+        save_codes(path, Codes(codes, None, None, codec.fingerprint, codec.codebook_size), overwrite)
+
+
+def loops_said(found: list[Loop], code_rate: float) -> str:
+    """Repetitions in words; empty when there is none."""
+    words = []
+    for each in found:
+        what = "one code is held" if each.period == 1 else f"{each.period} codes repeat {each.length / each.period:.1f} times"
+        words.append(f"{what} from {each.start / code_rate:.1f} to {(each.start + each.length) / code_rate:.1f} s")
+    return "; " + "; ".join(words) if words else ""
+
+
+class Reporter:
+    """A live line on a terminal; elsewhere a line every few seconds, with the time left, and one per validation."""
+
+    def __init__(self, settings: PriorConfig) -> None:
+        self.settings, self.steps = settings, settings.train.steps
+        self.first: int | None = None  # the step of the first line: time is counted from there
+        self.started = self.said = 0.0
+        self.bar: Any = None
+        self.task: Any = None
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def say(self, text: str) -> None:
+        """One line, above the live one when there is one."""
+        if self.bar:
+            self.bar.console.print(text, markup=False, highlight=False)
+        else:
+            say(text)
+
+    def report(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Called with every metric line."""
+        if kind == "valid":
+            self.say(f"step {step}: {values['bits_per_code']:.3f} bits per held-out code")
+            return
+        words = f"{values['bits_per_token']:.3f} bits per token, {values['tokens_per_second']:.0f} tokens/s"
+        if sys.stderr.isatty():
+            self._show(step, words)
+            return
+        now = time.monotonic()
+        if self.first is None:
+            self.first, self.started, self.said = step, now, now
+            say(f"step {step}/{self.steps}: {words}")
+        elif now - self.said >= PLAIN_SECONDS:
+            left = (now - self.started) / (step - self.first) * (self.steps - step)
+            self.said = now
+            say(f"step {step}/{self.steps}: {words}, {left / 60:.1f} min left")
+
+    def _show(self, step: int, words: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if not self.bar:
+            columns = MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
+            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task(words, total=self.steps)
+        self.bar.update(self.task, completed=step, description=words)

@@ -1,0 +1,1 @@
+"""Language models over codes: n-grams and transformers; training, scores, samples and entropy coding."""

@@ -1,0 +1,265 @@
+"""Lossless compression of codes with a prior: ``.mlc`` files, by range coding (constriction).
+
+Encoder and decoder must give every code the same probability to the last bit, on any processor and with any number of
+threads, though floating-point sums differ there in their last digits. Three things make that so:
+
+1. The network runs in float64 (``stepper``), where such differences are about 1e-13 of a logit.
+2. Logits l become integers: floor(S (l - max l) + r / 256), S = 64 steps per nat, whose frequencies are a table of integers
+   (so that nothing is rounded differently afterwards). The loss of precision costs about 1e-5 bit per code.
+3. The encoder chooses r, one number per file, so that no logit lies within ``MARGIN`` of a border between two integers.
+
+What still differs is found: the file holds a checksum of its codes, and a decoder that meets other ones raises an error.
+
+    3 bytes    MLC
+    1 byte     version, 1
+    1 byte     r
+    6 bytes    fingerprint of the codec
+    6 bytes    fingerprint of the prior
+    3 varints  N codes; S samples + 1, or 0 where that is not known; Hz of the source, or 0
+    4 bytes    CRC-32 of the codes, little-endian
+    4 bytes    CRC-32 of all other bytes of the file, little-endian
+    the rest   the range coder's 32-bit words, little-endian, without zero bytes at the end
+
+Varints are LEB128: seven bits a byte, the lowest first, and the highest bit set on all but the last.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from melcodec.errors import MelcodecError
+from melcodec.files import written_aside
+from melcodec.prior.models import Prior
+from melcodec.store.codes import Codes
+
+SUFFIX = ".mlc"
+MAGIC, VERSION = b"MLC", 1
+STEPS_PER_NAT = 64
+DEEPEST = 1024  # steps below the most probable code, 16 nats, at which frequencies stop falling
+TOTAL_BITS = 20  # of the frequency of the most probable code
+MARGIN = 1e-9  # steps; a thousand times what summing in another order changes
+CRC_BYTES = 4
+FIXED = len(MAGIC) + 1 + 1 + 6 + 6  # bytes before the varints
+INSTALL = "pip install 'melcodec[prior]'"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says before its codes; see the module's text."""
+
+    rounding: int
+    codec: str
+    prior: str
+    num_codes: int
+    num_samples: int | None
+    source_rate: int | None
+    checksum: int
+
+
+def frequencies() -> np.ndarray:
+    """(DEEPEST + 1,) float64, whole numbers: how often a code that many steps below the most probable one is expected."""
+    depth = np.arange(DEEPEST + 1) / STEPS_PER_NAT
+    return np.maximum(1.0, np.rint(np.exp(-depth) * 2.0**TOTAL_BITS))
+
+
+def quantized(logits: np.ndarray, rounding: int) -> np.ndarray:
+    """Logits (n, K) of one codebook -> (n, K) int64 steps below the most probable code, 0 .. DEEPEST."""
+    steps = np.floor(_placed(logits, rounding))
+    return np.minimum(-steps, DEEPEST).astype(np.int64)
+
+
+def is_safe(logits: np.ndarray, rounding: int) -> bool:
+    """Whether no logit (n, K) lies so near a border that another order of summation could move it across."""
+    placed = _placed(logits, rounding)
+    return bool(np.all((np.abs(placed - np.rint(placed)) > MARGIN) | (placed < -DEEPEST - 1)))
+
+
+def _placed(logits: np.ndarray, rounding: int) -> np.ndarray:
+    return (logits - logits.max(-1, keepdims=True)) * STEPS_PER_NAT + (rounding + 0.5) / 256
+
+
+def compress(prior: Prior, codes: Codes) -> bytes:
+    """Codes (Q, N) -> the content of a ``.mlc`` file.
+
+    Raises:
+        MelcodecError: the codes are of another codec, or constriction is missing.
+    """
+    if codes.fingerprint not in (None, prior.space.fingerprint):
+        raise MelcodecError(
+            f"codes of checkpoint {codes.fingerprint}, but the prior models codes of {prior.space.fingerprint}",
+            "give the checkpoint that the prior was trained for with --checkpoint",
+        )
+    slices = list(_slices(prior, codes.codes))
+    rounding = next((r for r in range(256) if all(is_safe(logits, r) for logits, _ in slices)), None)
+    if rounding is None:
+        raise MelcodecError("no rounding of these probabilities is safe", "save the codes as .npz")
+    table, model = frequencies(), _family()
+    encoder = _constriction().stream.queue.RangeEncoder()
+    for logits, symbols in slices:
+        encoder.encode(symbols.astype(np.int32), model, table[quantized(logits, rounding)])
+    payload = encoder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+    header = Header(
+        rounding, prior.space.fingerprint, prior.fingerprint, codes.codes.shape[1], codes.num_samples, codes.source_rate,
+        checksum(codes.codes),
+    )  # fmt: skip
+    return _packed(header, payload)
+
+
+def decompress(prior: Prior, content: bytes, where: str) -> Codes:
+    """The content of a ``.mlc`` file -> its codes.
+
+    Raises:
+        MelcodecError: damaged, made with another prior, or this machine's probabilities differ from the encoder's.
+    """
+    header, payload = unpack(content, where)
+    if header.prior != prior.fingerprint:
+        raise MelcodecError(
+            f"{where}: made with prior {header.prior}, but this one is {prior.fingerprint}", "give that prior with --prior"
+        )
+    words = np.frombuffer(payload + bytes(-len(payload) % 4), "<u4").astype(np.uint32)
+    decoder = _constriction().stream.queue.RangeDecoder(words)
+    codes = _decoded(prior, decoder, header)
+    if checksum(codes) != header.checksum:
+        raise MelcodecError(
+            f"{where}: the prior gives other probabilities here than where the file was made, so that its codes cannot be read",
+            "decode it on a machine like that one, and with the same versions of melcodec and constriction",
+        )
+    size = max(prior.space.sizes)
+    return Codes(codes, header.num_samples, header.source_rate, header.codec, size)
+
+
+def _slices(prior: Prior, codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Logits (n, K) and codes (n,) in the order of coding, for stretches of rows in which one codebook follows itself."""
+    tokens, rows, first = prior.tokens, prior.tokens.rows(codes), 0
+    alone = len(tokens.sizes) == 1
+    for block in prior.logits(codes, torch.float64):
+        step = len(block) if alone else 1
+        for start in range(0, len(block), step):
+            for column in range(tokens.width):
+                book = tokens.book(first + start, column)
+                begin = tokens.first(book)
+                part = rows[first + start : first + start + step, column]
+                if alone or part[0] != tokens.pad:
+                    yield block[start : start + step, begin : begin + tokens.sizes[book]], part - begin
+        first += len(block)
+
+
+def _decoded(prior: Prior, decoder: Any, header: Header) -> np.ndarray:
+    """Codes (Q, N), read code by code as the network goes on."""
+    tokens, books = prior.tokens, len(prior.space.sizes)
+    table, model, growing = frequencies(), _family(), prior.start(1, torch.float64)
+    rows = np.full((tokens.num_rows(header.num_codes), tokens.width), tokens.pad)
+    row = np.full((1, tokens.width), tokens.begin)
+    for index in range(len(rows)):
+        logits = growing.next(row)
+        for column in range(tokens.width):
+            late = column if tokens.pattern == "delay" and books > 1 else 0
+            if tokens.width > 1 and not late <= index < header.num_codes + late:
+                continue
+            book = tokens.book(index, column)
+            begin = tokens.first(book)
+            steps = quantized(logits[:, begin : begin + tokens.sizes[book]], header.rounding)
+            try:
+                rows[index, column] = begin + int(decoder.decode(model, table[steps])[0])
+            except (AssertionError, ValueError):  # words that no encoder makes of these probabilities
+                return np.empty((books, 0), np.int64)
+        row = rows[index : index + 1]
+    return tokens.codes(rows)
+
+
+def checksum(codes: np.ndarray) -> int:
+    """CRC-32 of codes (Q, N) as little-endian int32, and of their shape."""
+    return zlib.crc32(np.ascontiguousarray(codes).astype("<i4").tobytes(), codes.shape[1])
+
+
+def _packed(header: Header, payload: bytes) -> bytes:
+    samples = 0 if header.num_samples is None else header.num_samples + 1
+    before = MAGIC + bytes([VERSION, header.rounding]) + bytes.fromhex(header.codec) + bytes.fromhex(header.prior)
+    before += b"".join(map(_varint, (header.num_codes, samples, header.source_rate or 0)))
+    before += header.checksum.to_bytes(CRC_BYTES, "little")
+    return before + zlib.crc32(before + payload).to_bytes(CRC_BYTES, "little") + payload
+
+
+def unpack(content: bytes, where: str) -> tuple[Header, bytes]:
+    """The header of a ``.mlc`` file and the range coder's bytes; MelcodecError when it is damaged or no such file."""
+    if not content.startswith(MAGIC):
+        raise MelcodecError(f"{where}: not a {SUFFIX} file")
+    if len(content) > len(MAGIC) and content[len(MAGIC)] > VERSION:
+        raise MelcodecError(f"{where}: written by a newer melcodec", "pip install --upgrade melcodec")
+    try:
+        place, numbers = FIXED, []
+        for _ in range(3):
+            value, place = _read_varint(content, place)
+            numbers.append(value)
+        body = place + CRC_BYTES
+        told, payload = content[body : body + CRC_BYTES], content[body + CRC_BYTES :]
+        if len(told) < CRC_BYTES or zlib.crc32(content[:body] + payload) != int.from_bytes(told, "little"):
+            raise ValueError
+    except (ValueError, IndexError):
+        raise MelcodecError(f"{where}: damaged: its checksum does not fit", "copy or download it again") from None
+    header = Header(
+        content[4], content[5:11].hex(), content[11:17].hex(), numbers[0], numbers[1] - 1 if numbers[1] else None,
+        numbers[2] or None, int.from_bytes(content[place:body], "little"),
+    )  # fmt: skip
+    return header, payload
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _read_varint(content: bytes, place: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 63, 7):
+        byte = content[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+    raise ValueError("too long")
+
+
+def save_mlc(path: Path, prior: Prior, codes: Codes, overwrite: bool = True) -> int:
+    """Write ``codes`` to ``path``, aside and renamed; returns the bytes of the file."""
+    content = compress(prior, codes)
+    with written_aside(path, overwrite) as aside:
+        aside.write_bytes(content)
+    return len(content)
+
+
+def read_mlc(path: Path) -> bytes:
+    """The content of ``path``; MelcodecError when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise MelcodecError(f"{path}: no such file") from None
+    except OSError as error:
+        raise MelcodecError(f"{path}: {error.strerror or error}") from None
+
+
+def load_mlc(path: Path, prior: Prior) -> Codes:
+    """Read a ``.mlc`` file; see ``decompress``."""
+    return decompress(prior, read_mlc(path), str(path))
+
+
+def _family() -> Any:
+    return _constriction().stream.model.Categorical(perfect=False)
+
+
+def _constriction() -> Any:
+    try:
+        import constriction
+    except ImportError:
+        raise MelcodecError(f"{SUFFIX} files need the constriction package", INSTALL) from None
+    return constriction
