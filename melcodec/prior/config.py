@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from melcodec.config import OptimizerConfig, _Settings, parse, preset_texts, read_toml
+from melcodec.config import OptimizerConfig, parse, preset_texts, read_toml
+from melcodec.config.base import Settings
 from melcodec.errors import MelcodecError
 
 if sys.version_info >= (3, 11):
@@ -21,13 +22,13 @@ GROUP = "prior"  # melcodec/presets/priors/*.toml
 DEFAULT_PRESET = "small"
 
 
-class NoNetwork(_Settings):
+class NoNetwork(Settings):
     """Only the n-grams: a prior that is a table and trains in seconds."""
 
     kind: Literal["ngram"] = "ngram"
 
 
-class LlamaSettings(_Settings):
+class LlamaSettings(Settings):
     """A small Llama (Touvron et al. 2023) of the transformers library."""
 
     kind: Literal["llama"] = "llama"
@@ -45,7 +46,7 @@ class LlamaSettings(_Settings):
         return self
 
 
-class MambaSettings(_Settings):
+class MambaSettings(Settings):
     """A small Mamba (Gu and Dao 2023) of the transformers library. Without its CUDA kernels it trains slowly."""
 
     kind: Literal["mamba"] = "mamba"
@@ -56,7 +57,7 @@ class MambaSettings(_Settings):
     dropout: float = Field(0.0, ge=0, lt=1, description="share of each layer's outputs that is dropped in training")
 
 
-class PriorDataConfig(_Settings):
+class PriorDataConfig(Settings):
     """How codes become training sequences."""
 
     batch_size: int = Field(16, ge=1, description="sequences of model.context rows per step, over all processes")
@@ -65,14 +66,14 @@ class PriorDataConfig(_Settings):
     token_dropout: float = Field(0.0, ge=0, lt=1, description="share of input tokens hidden by padding, against overfitting")
 
 
-class NGramConfig(_Settings):
+class NGramConfig(Settings):
     """The n-gram baselines; the highest order is also the prior of kind ngram."""
 
     order: int = Field(3, ge=1, le=3, description="codes per n-gram")
     min_count: int = Field(1, ge=1, description="n-grams of the highest order that occurred less often are dropped")
 
 
-class PriorTrainConfig(_Settings):
+class PriorTrainConfig(Settings):
     """How long, how often and how precisely."""
 
     steps: int = Field(4_000, ge=1, description="optimizer steps")
@@ -86,7 +87,7 @@ class PriorTrainConfig(_Settings):
     seed: int = Field(0, ge=0, lt=1 << 32, description="random seed")
 
 
-class PriorConfig(_Settings):
+class PriorConfig(Settings):
     """A prior and how it is trained."""
 
     pattern: Literal["flat", "delay"] = Field("flat", description="how Q > 1 codebooks become one sequence")

@@ -132,7 +132,7 @@ class Trainer:
             logits = self._logits(batch.part(distributed.rank(), world))
         total, _ = loss_of(logits, self._here(batch.part(distributed.rank(), world).targets), self.tokens)
         # processes average their gradients: each one's share of the tokens is weighted so that the mean is the whole batch's
-        (total * world / wanted).backward()
+        (total * world / wanted).backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.wrapped.parameters(), config.optimizer.grad_clip)
         if not torch.isfinite(norm):
             lower = f"--set optimizer.lr={config.optimizer.lr / 3:.0e}"

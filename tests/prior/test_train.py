@@ -183,11 +183,11 @@ train_prior(Sources([Path(sys.argv[1])], (), sys.argv[2]), config, sys.argv[3], 
 def test_two_processes_are_one(codes_folder, tiny_checkpoint, tmp_path):
     script = tmp_path / "two.py"
     script.write_text(TWO)
-    words = [*SMALL, *SHORT, "model.dropout=0", "train.steps=4"]
-    run(codes_folder, tmp_path / "one", tiny_checkpoint, "model.dropout=0", "train.steps=4")
+    more = ["model.dropout=0", "train.steps=4", "train.precision=float32"]
+    run(codes_folder, tmp_path / "one", tiny_checkpoint, *more)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    arguments = [str(codes_folder), str(tiny_checkpoint), str(tmp_path / "two"), *words]
+    arguments = [str(codes_folder), str(tiny_checkpoint), str(tmp_path / "two"), *SMALL, *SHORT, *more]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     one, two = (load_prior(tmp_path / name).network.state_dict() for name in ("one", "two"))
