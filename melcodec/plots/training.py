@@ -34,23 +34,16 @@ class Panel(NamedTuple):
     noisy: bool = False  # smoothed, and on a logarithmic axis
 
 
+ADVERSARY = {name: name.replace("_", " ") for name in ("adversarial", "discriminator", "feature_matching")}
+# of training lines, what is no term of the loss
+NO_TERMS = {*ADVERSARY, "step", "time", "lr", "grad_norm", "perplexity", "temperature", "audio_per_second"}
 PANELS = (
-    Panel(
-        "train",
-        {
-            "loss": "loss (weighted sum)",
-            **{name: name.replace("_", " ") for name in ("l1", "mse", "smooth_l1", "log_mel_l1", "spectral_norm")},
-            **{name: name.replace("_", " ") for name in ("commitment", "commitment_spectral_norm", "codebook")},
-            "reconstruction": "reconstruction",  # of runs before 0.1.0
-        },
-        "Training loss",
-        True,
-    ),
-    Panel("train", {name: name.replace("_", " ") for name in ("adversarial", "discriminator", "feature_matching")}, "Adversary"),
-    Panel("train", {"perplexity": "perplexity"}, "Perplexity of a batch"),
     Panel("valid", {"log_mel_l1": "log-mel L1"}, "Validation log-mel L1"),
     Panel("valid", {"codes_used": "codes used", "perplexity": "perplexity"}, "Validation codes"),
     Panel("valid", {"agreement": "agreement"}, "Codes that stayed (share)"),
+    Panel("train", {"perplexity": "perplexity"}, "Perplexity of a batch"),
+    Panel("train", ADVERSARY, "Adversary"),
+    Panel("train", {"temperature": "temperature"}, "Temperature"),
     Panel("train", {"lr": "learning rate"}, "Learning rate"),
     Panel("train", {"grad_norm": "gradient norm"}, "Gradient norm", True),
 )
@@ -114,7 +107,11 @@ def plot_training(curves: Curves, history: UsageHistory | None = None, title: st
     Raises:
         MelcodecError: nothing that could be drawn.
     """
-    panels = [panel for panel in PANELS if any(_measured(curves, panel.kind, key) is not None for key in panel.curves)]
+    panels = [
+        panel
+        for panel in (_losses(curves), *PANELS)
+        if any(_measured(curves, panel.kind, key) is not None for key in panel.curves)
+    ]
     if not panels:
         raise MelcodecError(f"none of the curves of a training is in {', '.join(curves)}", "wait for its first lines")
     rows = -(-len(panels) // 2)
@@ -128,6 +125,13 @@ def plot_training(curves: Curves, history: UsageHistory | None = None, title: st
     _draw_panels(above, panels, rows, curves)
     draw_usage_histories(below, {"Use of every code": history})
     return figure
+
+
+def _losses(curves: Curves) -> Panel:
+    """The loss and every term of it that was logged, whatever its name."""
+    terms = [name for name in curves.get("train", {}) if name not in NO_TERMS and name != "loss"]
+    named = {"loss": "loss (weighted sum)"} | {name: name.replace("_", " ") for name in terms}
+    return Panel("train", named, "Training loss", True)
 
 
 def _draw_panels(figure: FigureBase, panels: list[Panel], rows: int, curves: Curves) -> None:

@@ -146,6 +146,7 @@ class Trainer:
         try:
             self._loop(resumed)
         finally:
+            self.stepper.close()
             if self.log:
                 self.log.close()
         return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -12,13 +13,14 @@ from melcodec.audio.mel import MelFrontend
 from melcodec.config import RunConfig
 from melcodec.errors import MelcodecError
 from melcodec.objective.build import Objective, Shares
-from melcodec.training.data import Crops, Draw
+from melcodec.training.data import Batch, Crops, Draw
 from melcodec.training.engine import Engine
 from melcodec.training.optimizer import lr_at
 from melcodec.training.state import TrainState
 
 NAMED_FILES = 8  # of a batch that went wrong
 Scalars = dict[str, Tensor]
+_Step = tuple[Draw, list[tuple[Batch, Shares]]]
 
 
 class Stepper:
@@ -30,9 +32,18 @@ class Stepper:
         crops: what each step sees.
         frontend: for its norms, on the device.
         engine: device and precision.
+        ahead: make the next batch in a thread; None does so beside a GPU.
     """
 
-    def __init__(self, config: RunConfig, state: TrainState, crops: Crops, frontend: MelFrontend, engine: Engine) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        state: TrainState,
+        crops: Crops,
+        frontend: MelFrontend,
+        engine: Engine,
+        ahead: bool | None = None,
+    ) -> None:
         self.config, self.state, self.crops, self.frontend, self.engine = config, state, crops, frontend, engine
         self.objective = Objective(config.objective, frontend.norms)
         self.learns_codes = config.train.tune == "full"
@@ -40,21 +51,24 @@ class Stepper:
         self.model: nn.Module = torch.compile(wrapped) if config.train.compile else wrapped  # type: ignore[assignment]
         self.wrapped = wrapped
         self._unchecked: tuple[int, Tensor, Draw] | None = None
+        # beside a GPU, the next batch is made while this one is learned from
+        wanted = engine.device.type == "cuda" if ahead is None else ahead
+        self._ahead = ThreadPoolExecutor(1) if wanted else None
+        self._next: tuple[int, Future[_Step]] | None = None
 
     def step(self) -> Scalars:
         """One optimizer step; its scalars, means over all processes, on the device."""
         state, config, index = self.state, self.config, self.state.step
         self.check()
         self._set_mode(index)
-        draw = self.crops.draw(index)
         generator = torch.Generator().manual_seed(_seed(config.train.seed, index, distributed.rank()))
-        parts = self._parts(draw)
+        draw, parts = self._prepared(index)
         sums: Scalars = {}
         moments: list[Any] = []
         counts = torch.zeros(len(state.model.sizes), max(state.model.sizes), device=self.engine.device)
-        for number, (part, shares) in enumerate(parts):
+        for number, (batch, shares) in enumerate(parts):
             with self.engine.without_sync(self.wrapped, number + 1 < len(parts)):
-                for name, value in self._learn(part, shares, generator, moments, counts).items():
+                for name, value in self._learn(batch, shares, generator, moments, counts).items():
                     sums[name] = sums[name] + value if name in sums else value
         norm = nn.utils.clip_grad_norm_(self.wrapped.parameters(), config.optimizer.grad_clip)
         self._unchecked = (index, norm, draw)
@@ -74,9 +88,8 @@ class Stepper:
         if not self.learns_codes:  # nothing random, and no moments
             self.state.model.quantizer.eval()
 
-    def _learn(self, part: Draw, shares: Shares, generator: torch.Generator, moments: list[Any], counts: Tensor) -> Scalars:
+    def _learn(self, batch: Batch, shares: Shares, generator: torch.Generator, moments: list[Any], counts: Tensor) -> Scalars:
         """Gradients of one part of the batch; its scalars, as shares of the batch's means."""
-        batch = self.crops.batch(part)
         mel, accumulate = self.frontend.normalize(batch.mel), self.config.train.accumulate
         with self.engine.autocast():
             output = self.model(self.frontend.normalize(batch.seen), batch.lengths, generator)
@@ -109,18 +122,33 @@ class Stepper:
         state.progress.step += 1
         return told
 
-    def _parts(self, draw: Draw) -> list[tuple[Draw, Shares]]:
-        """This process's crops in parts, and the weight of each in the batch of all processes."""
+    def _prepared(self, index: int) -> _Step:
+        """The crops of step ``index``, made already where batches are made ahead."""
+        if self._ahead is None:
+            return self._prepare(index)
+        made = self._next[1].result() if self._next and self._next[0] == index else self._prepare(index)
+        if index + 1 < self.config.train.steps:
+            self._next = (index + 1, self._ahead.submit(self._prepare, index + 1))
+        return made
+
+    def close(self) -> None:
+        """End the thread that makes batches."""
+        if self._ahead:
+            self._ahead.shutdown(cancel_futures=True)
+
+    def _prepare(self, index: int) -> _Step:
+        """This process's crops of step ``index`` in parts, and the weight of each in the batch of all processes."""
+        draw = self.crops.draw(index)
         count = distributed.world_size() * self.config.train.accumulate
         size = len(draw.lengths) // count
         codes = -(-draw.lengths // self.state.model.reach.stride)
         result = []
-        for index in range(self.config.train.accumulate):
-            begin = (distributed.rank() * self.config.train.accumulate + index) * size
+        for part in range(self.config.train.accumulate):
+            begin = (distributed.rank() * self.config.train.accumulate + part) * size
             mine = slice(begin, begin + size)
             shares = [float(values[mine].sum() * count / values.sum()) for values in (draw.lengths, codes)]
-            result.append((draw.part(mine), Shares(*shares)))
-        return result
+            result.append((self.crops.batch(draw.part(mine)), Shares(*shares)))
+        return draw, result
 
     def check(self) -> None:
         """Look at the last step's gradients, now that they are surely there; nothing after them may be saved unless finite.

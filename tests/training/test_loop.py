@@ -27,6 +27,7 @@ from melcodec.training.engine import start_engine, wants_bfloat16
 from melcodec.training.logs import METRICS, USAGE, RunLog
 from melcodec.training.loop import BEST, KEPT, LAST, Callbacks, Corpus, Trainer
 from melcodec.training.state import KIND, STATES, TrainState, state_paths
+from melcodec.training.step import Stepper
 from melcodec.vqvae import build_vqvae
 from tests import forked
 
@@ -557,3 +558,28 @@ def test_a_gradient_codebook_learns_by_the_weight_of_its_loss(corpus, tmp_path, 
     assert (before.abs().max() <= 1 / 16) == (init == "uniform")
     (line,) = metrics(tmp_path, "train")[-1:]
     assert line["codebook"] == pytest.approx(line["commitment"], rel=1e-6)
+
+
+def test_batches_made_ahead_are_the_same(corpus, tmp_path, baseline):
+    config = tiny("train.accumulate=2")
+    trainers = []
+    for ahead in (False, True):
+        folder = tmp_path / str(ahead)
+        folder.mkdir()
+        frontend = build_frontend(config.model.mel, xtts_mel_norms())
+        trainer = Trainer(config, corpus, frontend, folder, start_engine(config, "cpu"), Callbacks())
+        trainer.stepper = Stepper(config, trainer.state, trainer.crops, trainer.frontend, trainer.engine, ahead)
+        trainers.append(trainer)
+        trainer.run()
+    assert same(weights(trainers[0].state), weights(trainers[1].state))
+    assert metrics(tmp_path / "True") == metrics(tmp_path / "False")
+    assert trainers[1].stepper._next[0] == 5  # the last step's batch was made ahead
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # those of the compiler
+def test_a_compiled_model_learns_the_same(corpus, tmp_path):
+    plain = train(tmp_path / "plain", corpus, "train.steps=2")
+    compiled = train(tmp_path / "compiled", corpus, "train.steps=2", "train.compile=true")
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(weights(compiled)[name], value, rtol=1e-3, atol=1e-5)
