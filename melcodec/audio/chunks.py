@@ -76,12 +76,12 @@ def survey(content: IO[bytes], start: int, magic: bytes) -> Layout:
     there = size - sound.start
     if not sound.streamed and there + SLOPPY_BYTES < sound.promised:
         return Layout((Part(),), Fault(f"the header promises {sound.promised} bytes of sound, {there} are there", "truncated"))
-    if sound.streamed or sound.field is None:  # it goes on to the end; of nist libsndfile does not believe the header
-        return Layout((Part(sound=there),))
-    more = _unexplained(content, sound, FORMS.get(magic), size)
+    if (sound.streamed and magic != b"caff") or sound.field is None:
+        return Layout((Part(sound=there),))  # of these libsndfile reads all, whatever the header says
+    more = there if sound.streamed else _unexplained(content, sound, FORMS.get(magic), size)
     if not more or (more <= SLOPPY_BYTES and sound.promised):
         return Layout((Part(sound=min(sound.promised, there)),))
-    if sound.promised == 0 or magic not in FORMS:  # nothing but sound can follow in an au file
+    if sound.streamed or sound.promised == 0 or magic not in FORMS:  # nothing but sound can follow in an au file
         return _patched(sound, start, size)
     reason = f"the header promises {sound.promised} bytes of sound, and {more} bytes follow that it does not name"
     return Layout((Part(),), Fault(reason, "unread", IGNORE))

@@ -116,10 +116,17 @@ def _checked(opener: Opener, layout: Layout, first: Any) -> tuple[list[Part], Fa
             if frames is not None and handle.format == "FLAC" and _is_longer(opener, part, frames):
                 parts.append(Part(_without_count(opener, part)))
                 continue
-            parts.append(replace(part, samples=frames if part.samples is None else part.samples))
+            parts.append(replace(part, samples=_length(part, handle, frames)))
             if fault := _unnamed(opener, part, handle):
                 return parts, fault
     return parts, layout.fault
+
+
+def _length(part: Part, handle: Any, frames: int | None) -> int | None:
+    """Samples per channel of ``part``, for which libsndfile says ``frames``: of w64 it reads what follows the sound, too."""
+    if part.samples is not None or part.sound is None or frames is None or handle.subtype not in WIDTHS:
+        return frames if part.samples is None else part.samples
+    return min(frames, part.sound // (handle.channels * WIDTHS[handle.subtype]))
 
 
 def _unnamed(opener: Opener, part: Part, handle: Any) -> Fault | None:
