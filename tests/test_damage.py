@@ -22,6 +22,7 @@ from melcodec.formats.checkpoint import load_checkpoint
 from melcodec.formats.mels import load_mel, save_mel
 from melcodec.formats.xtts import import_xtts
 from melcodec.store.codes import Codes, load_codes, save_codes
+from melcodec.vocoder.file import load_vocoder
 
 PER_FORMAT = 30
 HEADER = 400  # bytes; damage there is the most inventive
@@ -88,6 +89,10 @@ def checkpoint_file(path: Path, shared: dict[str, Path]) -> None:
     path.write_bytes(shared["checkpoint"].read_bytes())
 
 
+def vocoder_file(path: Path, shared: dict[str, Path]) -> None:
+    path.write_bytes(shared["vocoder"].read_bytes())
+
+
 def dvae_file(path: Path, shared: dict[str, Path]) -> None:
     path.write_bytes((shared["golden"] / "tiny_dvae.pth").read_bytes())
 
@@ -130,6 +135,11 @@ def read_checkpoint(path: Path) -> None:
     load_checkpoint(path)
 
 
+def read_vocoder(path: Path) -> None:
+    informed(path)
+    load_vocoder(path)
+
+
 def informed(path: Path) -> None:
     """``melcodec info`` reads the header alone; it may well find nothing wrong where the whole file is refused."""
     with suppress(MelcodecError):
@@ -145,6 +155,7 @@ FORMATS: dict[str, tuple[Make, Read]] = {
     "mel.npz": (mel_file, read_mel),
     "mel.safetensors": (mel_file, read_mel),
     "checkpoint.safetensors": (checkpoint_file, read_checkpoint),
+    "vocoder.safetensors": (vocoder_file, read_vocoder),
     "dvae.pth": (dvae_file, import_xtts),
     "legacy.pth": (legacy_dvae_file, import_xtts),
     "mel_stats.pth": (norms_file, load_mel_norms),
@@ -157,8 +168,8 @@ FORMATS: dict[str, tuple[Make, Read]] = {
 
 
 @pytest.fixture(scope="module")
-def shared(tiny_checkpoint, golden_folder, examples) -> dict[str, Path]:
-    return {"checkpoint": tiny_checkpoint, "golden": golden_folder, "speech": examples["lj_en"]}
+def shared(tiny_checkpoint, tiny_vocoder, golden_folder, examples) -> dict[str, Path]:
+    return {"checkpoint": tiny_checkpoint, "vocoder": tiny_vocoder, "golden": golden_folder, "speech": examples["lj_en"]}
 
 
 def answer(read: Read, path: Path, seed: int) -> str | None:

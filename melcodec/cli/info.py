@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 File = Annotated[
-    str, typer.Argument(metavar="FILE", help="Checkpoint (or a shipped name), codes, mel or audio.", show_default=False)
+    str, typer.Argument(metavar="FILE", help="Checkpoint (or a shipped name), vocoder, codes, mel or audio.", show_default=False)
 ]
 FOLDERS = {  # what lies in a folder, and where to look then
     "run.json": "melcodec corpus info {}",
@@ -26,7 +26,7 @@ AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.
 
 
 def info(file: File, as_json: AsJSON = False) -> None:
-    """Say what a file is: a checkpoint, codes, a mel or audio. Reads headers only."""
+    """Say what a file is: a checkpoint, a vocoder, codes, a mel or audio. Reads headers only."""
     facts = describe(file)
     if as_json:
         print(json.dumps(facts))
@@ -51,10 +51,12 @@ def describe(file: str) -> dict[str, Any]:
         try:
             if meta["kind"] == "checkpoint":
                 return describe_checkpoint(path, meta, entries)
-            if meta["kind"] == "training state":
+            if meta["kind"] == "vocoder":
+                return describe_vocoder(path, meta, entries)
+            if meta["kind"] in ("training state", "vocoder training state"):
                 return {
                     "file": str(path),
-                    "kind": "training state",
+                    "kind": meta["kind"],
                     "step": meta["progress"]["step"],
                     "best": meta["progress"]["best"],
                 }
@@ -98,6 +100,24 @@ def describe_checkpoint(path: Path, meta: dict[str, Any], entries: dict[str, dic
         "mel": f"{mel.n_mels} bands, {mel.sample_rate} Hz, hop {mel.hop_length}",
         "codes per second": round(mel.sample_rate / hop, 3),
         "bits per second": round(bit_rate(mel.sample_rate, hop, quantizer.sizes), 1),
+        "provenance": meta["provenance"],
+    }
+
+
+def describe_vocoder(path: Path, meta: dict[str, Any], entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A vocoder's header in words."""
+    from math import prod
+
+    from melcodec.config import MelConfig, VocosConfig, parse
+
+    return {
+        "file": str(path),
+        "kind": "vocoder",
+        "network": words(parse(VocosConfig, meta["network"], str(path))),
+        "parameters": sum(prod(entry["shape"]) for entry in entries.values()),
+        "stored as": ", ".join(sorted({entry["dtype"] for entry in entries.values()})),
+        "size": path.stat().st_size,
+        "mel": words(parse(MelConfig, meta["mel"], str(path))),
         "provenance": meta["provenance"],
     }
 

@@ -83,7 +83,7 @@ def _clips(folder: Path, settings: RunConfig, step: int) -> list[Section]:
             parts.append(Picture(picture.read_bytes(), f"Mel of validation clip {index}: original, reconstruction, difference"))
         tracks = [Track(label, load(path, rate), rate) for path, label in paths if path.exists()]
         if tracks:
-            parts.append(Sounds(f"Clip {index}, through Griffin-Lim", tracks))
+            parts.append(Sounds(f"Clip {index}, vocoder: {settings.vocoder.kind}", tracks))
     return [Section("Validation clips", parts)] if parts else []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -59,11 +60,15 @@ def load_vocoder(path: Path) -> VocoderCheckpoint:
         MelcodecError: not a vocoder, damaged, from a newer melcodec, or tensors that do not fit its settings.
     """
     meta, tensors = read_container(path, KIND)
+    if not all(isinstance(meta.get(key), dict) for key in ("mel", "network", "provenance")):
+        raise MelcodecError(f"{path}: damaged: its header is not that of a vocoder", code="damaged")
     mel, network = parse(MelConfig, meta["mel"], f"{path}"), parse(VocosConfig, meta["network"], f"{path}")
     checkpoint = VocoderCheckpoint(mel, network, {key: value.float() for key, value in tensors.items()}, meta["provenance"])
     try:
-        checkpoint.build()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torchaudio, about a mel that damage made strange
+            checkpoint.build()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise MelcodecError(f"{path}: its tensors do not fit its settings: {reason}") from None
+        raise MelcodecError(f"{path}: its tensors do not fit its settings: {reason}", code="damaged") from None
     return checkpoint

@@ -13,6 +13,7 @@ import torch
 
 from melcodec.audio.mel import build_frontend
 from melcodec.config import MelConfig
+from melcodec.vocoder.file import load_vocoder
 
 
 def facts(cli, *args):
@@ -24,7 +25,7 @@ def facts(cli, *args):
 def test_a_checkpoint(cli, tiny_checkpoint, tiny_model):
     found = facts(cli, tiny_checkpoint)
     assert found["kind"] == "checkpoint"
-    assert found["codebook"] == "ema, K 32, D 8"
+    assert (found["codebooks"], found["latents"]) == ("K 32", "D 8")
     assert found["parameters"] == sum(weight.numel() for weight in tiny_model.parameters())
     assert found["codes per second"] == 21.533
     assert found["bits per second"] == 107.7
@@ -34,6 +35,15 @@ def test_a_checkpoint(cli, tiny_checkpoint, tiny_model):
 def test_a_shipped_checkpoint_by_name(cli):
     found = facts(cli, "melcodec-base")
     assert (found["stored as"], found["bits per second"], found["parameters"]) == ("F16", 215.3, 13_200_976)
+
+
+def test_a_vocoder(cli, tiny_vocoder):
+    found = facts(cli, tiny_vocoder)
+    assert (found["kind"], found["stored as"]) == ("vocoder", "F16")
+    assert found["network"] == "vocos, width 16, hidden 32, num_blocks 2, kernel_size 7, nmf_iterations 2"
+    assert found["parameters"] == sum(value.numel() for value in load_vocoder(tiny_vocoder).tensors.values())
+    assert "hop_length 256" in found["mel"]
+    assert found["provenance"] == {"source": "random"}
 
 
 def test_codes_mels_and_audio(cli, examples, tiny_checkpoint, tmp_path):
