@@ -50,7 +50,7 @@ def write_corpus(source: Path, folder: Path, count: int, chance: random.Random) 
 
 def launch(corpus: Path, store: Path, checkpoint: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "melcodec", "preprocess", str(corpus), "-o", str(store), "-c", checkpoint]
-    command += ["--device", "cpu", "--workers", "2", "--unit-size", "10", "--max-failures", "100%"]
+    command += ["--device", "cpu", "--num-workers", "2", "--unit-size", "10", "--max-failures", "100%"]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from melcodec import inputs
-from melcodec.audio.io import Source, open_blocks
+from melcodec.audio.io import WHOLE, Source, Span, open_blocks
 from melcodec.audio.mel import MelFrontend, build_frontend
 from melcodec.chunking import gathered, group_by_length, plan, windows
 from melcodec.config import VocoderConfig
@@ -188,17 +188,19 @@ class Codec:
                 codes[i] = encoded[row, :, : self.model.num_codes(mels[i].shape[-1])].clone()
         return [item for item in codes if item is not None]
 
-    def encode_file(self, source: Source, pad_to: int = 0) -> Codes:
+    def encode_file(self, source: Source, pad_to: int = 0, span: Span = WHOLE, member: str = "") -> Codes:
         """Encode an audio file by path, URL or open binary file, or standard input for ``-``, in bounded memory.
 
         Args:
             pad_to: encode as XTTS does inside a batch whose longest item has this many samples at ``sample_rate``:
                 zeros follow the sound, and the last codes differ a little. 0: alone, which is exact.
+            span: the stretch to encode.
+            member: name of a file inside the tar archive ``source``.
 
         Raises:
             MelcodecError: see ``audio.io.read_blocks``.
         """
-        with open_blocks(source, self.sample_rate) as (info, blocks):
+        with open_blocks(source, self.sample_rate, span, member) as (info, blocks):
             codes, num_samples = self.encode_stream(blocks, pad_to)
         return Codes(codes, num_samples, info.sample_rate, self.fingerprint, self.codebook_size)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from melcodec.files import written_aside
 
 SUFFIXES = (".pth", ".npy", ".json")
 Progress = Callable[[int, int], None]  # files done, files in all
+Read = Callable[[Any], Iterable[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,18 @@ class MelStatistics:
 
     norms: tuple[float, ...]
     num_frames: int
-    failures: dict[Path, str]
+    failures: dict[str | Path, str]
 
 
-def mel_statistics(paths: Sequence[Path], frontend: MelFrontend, progress: Progress | None = None) -> MelStatistics:
+def mel_statistics(
+    paths: Sequence[str | Path], frontend: MelFrontend, progress: Progress | None = None, read: Read | None = None
+) -> MelStatistics:
     """Mean natural log-mel of every band over all frames of ``paths``, each frame counting once; files are streamed.
 
-    A file that turns out to be damaged half-way counts not at all.
+    A file that turns out to be damaged half-way is not counted at all.
+
+    Args:
+        read: gives the blocks (n,) of one of ``paths``, which may then be any names; None reads files.
 
     Raises:
         MelcodecError: not one file could be read.
@@ -52,7 +58,7 @@ def mel_statistics(paths: Sequence[Path], frontend: MelFrontend, progress: Progr
     total, num_frames, failures = np.zeros(frontend.n_mels), 0, {}
     for done, path in enumerate(paths, start=1):
         try:
-            part, frames = _sum_of(path, frontend)
+            part, frames = _sum_of(read(path) if read else read_blocks(path, frontend.sample_rate), frontend)
         except (MelcodecError, OSError) as error:
             failures[path] = str(error)
         else:
@@ -65,10 +71,10 @@ def mel_statistics(paths: Sequence[Path], frontend: MelFrontend, progress: Progr
     return MelStatistics(checked_norms(total / num_frames, "the corpus", frontend.n_mels), num_frames, failures)
 
 
-def _sum_of(path: Path, frontend: MelFrontend) -> tuple[np.ndarray, int]:
-    """The sum (M,) float64 over the frames of ``path``, and their number."""
+def _sum_of(blocks: Iterable[np.ndarray], frontend: MelFrontend) -> tuple[np.ndarray, int]:
+    """The sum (M,) float64 over the frames of a sound, and their number."""
     total, num_frames = np.zeros(frontend.n_mels), 0
-    for mel in frontend.stream(read_blocks(path, frontend.sample_rate)):
+    for mel in frontend.stream(blocks):
         total += mel.sum(axis=1, dtype=np.float64)
         num_frames += mel.shape[1]
     return total, num_frames

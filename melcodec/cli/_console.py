@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from melcodec.cli._standard import plain
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 def say(text: str) -> None:
     """One line of talk."""
-    print(text, file=sys.stderr)
+    print(plain(text), file=sys.stderr)
 
 
 def say_error(error: MelcodecError) -> None:

@@ -9,31 +9,83 @@ from typing import Annotated, Literal
 
 import typer
 
+from melcodec.cli._standard import input_file, is_standard, output_file, plain
 from melcodec.errors import MelcodecError
+from melcodec.manifests.base import Utterance
 from melcodec.walk import Found, walk
 
-Checkpoint = Annotated[str, typer.Option("--checkpoint", "-c", help="Checkpoint file, or the name of a shipped one.")]
+
+def folder_only(value: Path | None) -> Path | None:
+    """Refuse ``-`` where a folder is meant: standard output is one file."""
+    if value is not None and is_standard(value):
+        raise MelcodecError("-o -: a folder is written, and standard output is one file", "give a folder with -o")
+    return value
+
+
+Checkpoint = Annotated[
+    str, typer.Option("--checkpoint", "-c", metavar="CHECKPOINT", help="Checkpoint: a file, a run folder, or a shipped name.")
+]
+CheckpointArgument = Annotated[
+    str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint: a file, a run folder, or a shipped name.", show_default=False)
+]
 Vocoder = Annotated[
     str,
     typer.Option(
         help="What makes sound: griffin-lim, a file or run folder of melcodec vocoder train, or a .toml file with settings."
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda, cuda:N or mps.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", "-f", help="Replace outputs that exist.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
-OptionalOutput = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write.")]
+OUT = "Output file; - is standard output."
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help=OUT, show_default=False)]
+OptionalOutput = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="OUT", help=f"{OUT} For several inputs, a folder.", show_default=False)
+]
+FolderOutput = Annotated[
+    Path, typer.Option("--output", "-o", metavar="OUT", help="Output folder.", show_default=False, callback=folder_only)
+]
 AnyCheckpoint = Annotated[bool, typer.Option("--any-checkpoint", help="Decode codes that another checkpoint made.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Files read ahead and processed together.")]
-NumWorkers = Annotated[int, typer.Option(min=1, help="Threads that read files.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Number of files that are processed together.")]
+NumWorkers = Annotated[
+    int, typer.Option(min=0, help="Number of workers that read and process files; 0: as many as suit this machine.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use only this many utterances, chosen at random.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as train.steps=5000; may be repeated."),
+]
+MelStats = Annotated[
+    Path | None,
+    typer.Option(
+        "--mel-stats", metavar="FILE", help="Norms of the mel bands, from melcodec mel-stats or XTTS.", show_default=False
+    ),
+]
+SOURCES = "folders, audio files, quoted patterns ('data/**/*.flac'), or lists: JSONL, CSV, wav.scp, lhotse cuts, tar"
+Inputs = Annotated[
+    list[Path], typer.Argument(metavar="IN...", help=f"Speech: {SOURCES}; - is standard input.", show_default=False)
+]
+Data = Annotated[list[str], typer.Argument(metavar="DATA...", help=f"Speech: {SOURCES}.", show_default=False)]
+OptionalData = Annotated[list[str] | None, typer.Argument(metavar="[DATA]...", help=f"Speech: {SOURCES}.", show_default=False)]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One input and where its output goes."""
+    """One input and where its output goes.
+
+    Args:
+        utterance: what a list says about it, such as the stretch of the file; None for a file as it is.
+    """
 
     source: Path
     target: Path
+    utterance: Utterance | None = None
+
+    @property
+    def whole(self) -> Utterance:
+        """The utterance, or the whole file as one."""
+        return self.utterance or Utterance(id=self.source.stem, path=str(self.source))
 
 
 @dataclass(frozen=True)
@@ -62,18 +114,26 @@ def plan_jobs(
 ) -> Jobs:
     """Decide which file goes where.
 
-    One file and an output with one of ``suffixes``: just that. Otherwise the output is a folder: a file's output is
-    named after it, and a folder's tree is kept. Without an output, outputs stand beside their inputs.
+    One file and an output with one of ``suffixes``, or ``-``: just that. Otherwise the output is a folder: a file's output is
+    named after it, a folder's tree is kept, and a list's utterances are called by their ids. Without an output, outputs
+    stand beside their inputs.
 
     Args:
         suffix: of outputs whose name is not given, such as ``.npy`` or ``.mel.npy``.
         wanted: the files to take from a folder.
 
     Raises:
-        MelcodecError: a folder holds nothing, one output file is named for many inputs, or an output would be an input or
-            another output.
+        MelcodecError: a folder or a list holds nothing, one output file is named for many inputs, or an output would be an
+            input or another output.
     """
-    single = len(inputs) == 1 and not inputs[0].is_dir()
+    listed = [wanted == "audio" and is_list(item) for item in inputs]
+    single = len(inputs) == 1 and not inputs[0].is_dir() and not listed[0]
+    if not single and (is_standard(output) or any(map(is_standard, inputs))):
+        raise MelcodecError("- stands for one file, and here are several", "give folders, or one file")
+    if single and wanted == "codes":
+        inputs = [input_file(inputs[0])]
+    if single and output is not None and is_standard(output):
+        return Jobs([Job(inputs[0], output_file(output, suffix))], None)
     if single and output is not None and not output.is_dir() and output.suffix:
         check_suffix(output, suffixes)
         check_not_read([output], inputs)
@@ -84,18 +144,8 @@ def plan_jobs(
         )
     jobs: list[Job] = []
     others = Found()
-    for item in inputs:
-        if not item.is_dir():
-            if str(item) == "-":
-                raise MelcodecError("standard input has no name to call the output after", "give a file with -o")
-            jobs.append(Job(item, (output or item.parent) / (item.stem + suffix)))
-            continue
-        found = walk(item, wanted_files(wanted))
-        if not found.files:
-            found.checked()
-            raise MelcodecError(f"{item}: no {wanted} in this folder", found.not_taken(wanted) or None)
-        jobs += [Job(path, (output or item) / path.relative_to(item).with_name(path.stem + suffix)) for path in found.files]
-        others.add(found)
+    for item, is_listed in zip(inputs, listed, strict=True):
+        jobs += _listed_jobs(item, output, suffix) if is_listed else _jobs_of(item, output, suffix, wanted, others)
     targets: dict[Path, Path] = {}
     for job in jobs:
         if job.target in targets:
@@ -105,6 +155,40 @@ def plan_jobs(
         targets[job.target] = job.source
     check_not_read(list(targets), [job.source for job in jobs])
     return Jobs(jobs, None if single else output, others, wanted)
+
+
+def _jobs_of(item: Path, output: Path | None, suffix: str, wanted: Literal["audio", "codes"], others: Found) -> list[Job]:
+    """The jobs of a file or a folder; ``others`` takes up what else the folder holds."""
+    if not item.is_dir():
+        if is_standard(item) or plain(str(item)) == "standard input":
+            raise MelcodecError("standard input has no name to call the output after", "give a file with -o")
+        return [Job(item, (output or item.parent) / (item.stem + suffix))]
+    found = walk(item, wanted_files(wanted))
+    if not found.files:
+        found.checked()
+        raise MelcodecError(f"{item}: no {wanted} in this folder", found.not_taken(wanted) or None)
+    others.add(found)
+    return [Job(path, (output or item) / path.relative_to(item).with_name(path.stem + suffix)) for path in found.files]
+
+
+def is_list(item: Path) -> bool:
+    """Whether an input is a list or archive of speech, or a pattern, and not sound itself."""
+    from melcodec.manifests.build import LISTING, kind_of
+
+    if is_standard(item) or (item.exists() and not item.is_file() and not item.is_dir()):  # a pipe is sound
+        return False
+    try:
+        return kind_of(str(item)) in LISTING
+    except MelcodecError:  # whoever reads it says what it is
+        return False
+
+
+def _listed_jobs(item: Path, output: Path | None, suffix: str) -> list[Job]:
+    from melcodec.manifests.build import find_utterances
+
+    if output is None:
+        raise MelcodecError(f"{item}: outputs of a list need a folder", "give one with -o")
+    return [Job(Path(each.path), output / f"{each.id}{suffix}", each) for each in find_utterances([item])]
 
 
 def wanted_files(wanted: Literal["audio", "codes"]) -> Callable[[Path], bool]:

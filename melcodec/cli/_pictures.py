@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from melcodec.cli._standard import output_file, plain
 from melcodec.errors import MelcodecError
 
 if TYPE_CHECKING:
@@ -38,14 +39,16 @@ class Drawn:
     more: Sequence[Part] = field(default_factory=tuple)
 
 
-def check_target(output: Path, overwrite: bool) -> None:
-    """Refuse at once what could not be written in the end."""
+def check_target(output: Path, overwrite: bool) -> Path:
+    """The file to write, for ``-`` one whose PNG goes to standard output; refuse at once what cannot be written."""
     from melcodec.files import check_output
     from melcodec.plots import FORMATS
 
+    output = output_file(output, ".png")
     check_output(output, overwrite)
     if output.suffix.lower() not in (*FORMATS, PAGE):
         raise MelcodecError(f"{output}: cannot write '{output.suffix}' pictures", f"use one of {', '.join((*FORMATS, PAGE))}")
+    return output
 
 
 def save(drawn: Drawn, output: Path, overwrite: bool) -> None:
@@ -91,4 +94,4 @@ def is_array(source: str | Path) -> bool:
 
 def title_of(source: str | Path) -> str:
     """What to write above the picture of ``source``."""
-    return "standard input" if str(source) == "-" else Path(source).name
+    return "standard input" if str(source) == "-" or plain(str(source)) != str(source) else Path(source).name

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from melcodec.bench.machine import Machine
     from melcodec.bench.run import Figure
 
-Seconds = Annotated[float, typer.Option(min=0.1, max=3600, help="Speech to measure with; it is synthetic, no file is read.")]
-Repeats = Annotated[int, typer.Option(min=1, help="Timed passes after the warm-up; the median counts.")]
-AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Seconds = Annotated[float, typer.Option(min=0.1, max=3600, help="Length of the sound in seconds.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Number of timed passes after the first, of which the median is taken.")]
 HEAD = ("", "median", "unit", "range", "GEMM", "copy", "starts")
 WORDS = (0, 2)  # the columns that are words and stand to the left
 
@@ -31,9 +30,9 @@ def bench(
     device: options.Device = "auto",
     seconds: Seconds = 10.0,
     repeats: Repeats = 5,
-    as_json: AsJSON = False,
+    as_json: options.AsJSON = False,
 ) -> None:
-    """Measure encode, decode, vocoder and training on this machine, and say what limits each.
+    """Measure encode, decode, vocoder and training on this machine, with synthetic sound, and say what limits each.
 
     Each is set beside what the machine does with nothing but a matrix product (GEMM), a copy of memory, or the start of
     an operation. A stage that is near one of these cannot do the same work much faster here.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from melcodec.cli import _options as options
 from melcodec.cli._console import progress, say
 
 if TYPE_CHECKING:
@@ -14,14 +15,17 @@ if TYPE_CHECKING:
 
 A = Annotated[str, typer.Argument(metavar="A", help="Before: a checkpoint, or a folder of codes.", show_default=False)]
 B = Annotated[str, typer.Argument(metavar="B", help="After: another of the same kind.", show_default=False)]
-Data = Annotated[list[str] | None, typer.Argument(help="Speech to compare checkpoints on.", show_default=False)]
-Limit = Annotated[int | None, typer.Option(min=1, help="Take that many files at random.")]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
-AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 BAND_GROUP = 8  # bands to a line
 
 
-def compare(a: A, b: B, data: Data = None, limit: Limit = None, seed: Seed = 0, as_json: AsJSON = False) -> None:
+def compare(
+    a: A,
+    b: B,
+    data: options.OptionalData = None,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    as_json: options.AsJSON = False,
+) -> None:
     """Say how many codes changed, what was gained or lost, and whether a GPT must be trained again.
 
     A and B are two checkpoints, compared on DATA, or two folders of codes that melcodec preprocess or encode wrote.

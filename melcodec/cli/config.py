@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from melcodec.cli import _options as options
 from melcodec.cli._console import say
 
 Name = Annotated[
@@ -19,16 +20,12 @@ Name = Annotated[
     ),
 ]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Settings in TOML, as --config takes them.", show_default=False)]
-Assignments = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, or a recipe: optimizer=finetune.")
-]
-AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 config_app = typer.Typer(no_args_is_help=True, help="Settings of a training run: presets, all keys, and what is wrong in a file.")
 
 
 @config_app.command("list")
-def config_list(as_json: AsJSON = False) -> None:
+def config_list(as_json: options.AsJSON = False) -> None:
     """Name the presets, and the recipes for groups of settings, a line each."""
     from melcodec.config import RECIPE_GROUPS, preset_texts
 
@@ -47,7 +44,7 @@ def config_list(as_json: AsJSON = False) -> None:
 
 
 @config_app.command("show")
-def config_show(name: Name, assignments: Assignments = None) -> None:
+def config_show(name: Name, assignments: options.Assignments = None) -> None:
     """Print a preset as TOML: every key, its value and what it means. Or every kind of a group, with its settings."""
     from melcodec.config import kinds_of, load_preset, preset_names, to_toml, with_overrides
 

@@ -10,30 +10,31 @@ import typer
 
 from melcodec.cli import _options as options
 from melcodec.cli._console import say
+from melcodec.cli._standard import input_file, output_file
 from melcodec.errors import MelcodecError
 from melcodec.formats.container import read_header
 
 XTTSFile = Annotated[
-    Path, typer.Argument(metavar="DVAE.PTH", help="dvae.pth, or a GPT trainer's best_model.pth.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="DVAE.PTH", help="dvae.pth, or the best_model.pth of a GPT trainer; - is standard input.", show_default=False
+    ),
 ]
-MelStats = Annotated[
-    Path | None, typer.Option("--mel-stats", help="mel_stats.pth. Without it: the file's own, else those of XTTS.")
-]
-CheckpointFile = Annotated[
-    str, typer.Argument(metavar="CHECKPOINT", help="File, or the name of a shipped one.", show_default=False)
-]
-Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for dvae.pth and mel_stats.pth.", show_default=False)]
 
 
 def import_xtts(
     file: XTTSFile,
-    mel_stats: MelStats = None,
+    mel_stats: options.MelStats = None,
     output: options.Output = Path("checkpoints/xtts.safetensors"),
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Turn the DVAE of XTTS or Tortoise into a melcodec checkpoint that gives the same codes."""
+    """Turn the DVAE of XTTS or Tortoise into a melcodec checkpoint that gives the same codes.
+
+    Norms come from --mel-stats, else from the file itself, else they are those of XTTS.
+    """
     from melcodec.files import check_output
 
+    file, output = input_file(file), output_file(output, ".safetensors")
     if output.is_file() and not overwrite:
         hint = f"melcodec import-xtts {shlex.quote(str(file))} -f replaces it; -o NAME.safetensors keeps both"
         raise MelcodecError(f"{output}: exists already: {_imported_before(output)}", hint, "exists")
@@ -65,7 +66,9 @@ def _imported_before(output: Path) -> str:
         return "it is no imported checkpoint"
 
 
-def export_xtts(checkpoint: CheckpointFile, output: Folder, overwrite: options.Overwrite = False) -> None:
+def export_xtts(
+    checkpoint: options.CheckpointArgument, output: options.FolderOutput, overwrite: options.Overwrite = False
+) -> None:
     """Write dvae.pth and mel_stats.pth that Coqui's XTTS loads strictly."""
     from melcodec.formats.checkpoint import load_checkpoint
     from melcodec.formats.shipped import find_checkpoint

@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     from melcodec.store.info import CorpusInfo
 
 Folder = Annotated[Path, typer.Argument(metavar="CODES", help="Folder that preprocess wrote.", show_default=False)]
-AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Form = Annotated[str, typer.Option("--to", help="npy, bin, webdataset, huggingface or lhotse.", show_default=False)]
 ShardSize = Annotated[int, typer.Option(min=1, help="Utterances per file, for webdataset and huggingface.")]
 corpus_app = typer.Typer(no_args_is_help=True, help="Folders of codes: what is in them, whether it is whole, other forms.")
 
 
 @corpus_app.command("info")
-def corpus_info(folder: Folder, as_json: AsJSON = False) -> None:
+def corpus_info(folder: Folder, as_json: options.AsJSON = False) -> None:
     """Say what a folder of codes holds: hours, codes, how the codebook is used, failures by reason, fingerprint."""
     from melcodec.store.info import corpus_info as count
 
@@ -63,7 +62,7 @@ def in_words(found: CorpusInfo) -> dict[str, str]:
 
 
 @corpus_app.command("verify")
-def corpus_verify(folder: Folder, as_json: AsJSON = False) -> None:
+def corpus_verify(folder: Folder, as_json: options.AsJSON = False) -> None:
     """Check a folder of codes: every planned id once, checksums, columns, range of codes. All problems are listed.
 
     Exit status 1 when there is any.
@@ -89,7 +88,7 @@ def corpus_verify(folder: Folder, as_json: AsJSON = False) -> None:
 def corpus_export(
     folder: Folder,
     to: Form,
-    output: options.Output,
+    output: options.FolderOutput,
     shard_size: ShardSize = 10_000,
     overwrite: options.Overwrite = False,
 ) -> None:

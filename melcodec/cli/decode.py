@@ -13,6 +13,7 @@ from melcodec.cli import _options as options
 from melcodec.cli._batch import Tally
 from melcodec.cli._console import progress, say
 from melcodec.cli._mlc import MLC, CodesFiles, PriorOption, check_prior_is_used
+from melcodec.cli._standard import output_file
 from melcodec.errors import MelcodecError, from_os
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 from melcodec.vocoder.choice import DEFAULT_VOCODER
@@ -25,15 +26,29 @@ if TYPE_CHECKING:
 
 Inputs = Annotated[
     list[Path],
-    typer.Argument(help="Codes files or folders of them; with --id, a folder that preprocess wrote.", show_default=False),
+    typer.Argument(
+        metavar="IN...",
+        help="Codes files or folders of them; - is standard input. With --id, a folder that preprocess wrote.",
+        show_default=False,
+    ),
 ]
 Id = Annotated[str | None, typer.Option("--id", help="Decode this utterance of a folder that preprocess wrote.")]
 Suffix = Annotated[
     str | None,
-    typer.Option("--to", help="Format when OUT is a folder: npy, npz, safetensors (mel), wav, flac (sound), png, svg."),
+    typer.Option(
+        "--to", help="Format where the output has no suffix: npy, npz, safetensors (mel), wav, flac, ogg, mp3 (sound), png, svg."
+    ),
 ]
-Normalized = Annotated[bool, typer.Option("--normalized", help="Write the mel in the model's domain, not natural log power.")]
-NumSamples = Annotated[int | None, typer.Option(min=1, help="Length of the sound, where the codes file does not know it.")]
+Normalized = Annotated[
+    bool,
+    typer.Option(
+        "--normalized",
+        help="Write the mel divided by the norms of its bands, as the model sees it, instead of natural log power.",
+    ),
+]
+NumSamples = Annotated[
+    int | None, typer.Option(min=1, help="Length of the sound in samples, where the codes file does not have it.")
+]
 
 
 def decode(
@@ -67,7 +82,7 @@ def decode(
         refuse_stores(inputs)
         jobs = options.plan_jobs(inputs, output, known, name, "codes")
     else:
-        jobs = one_job(inputs, output, known)
+        jobs = one_job(inputs, output, known, suffix)
     if normalized and jobs.jobs[0].target.suffix.lower() not in SUFFIXES:
         raise MelcodecError("--normalized is for mels; sound and pictures are made of the natural one")
     if num_samples and not jobs.single:
@@ -112,10 +127,11 @@ def refuse_stores(inputs: list[Path]) -> None:
             )
 
 
-def one_job(inputs: list[Path], output: Path | None, known: tuple[str, ...]) -> options.Jobs:
+def one_job(inputs: list[Path], output: Path | None, known: tuple[str, ...], suffix: str) -> options.Jobs:
     """The job of --id: one folder, and one file to write."""
     if len(inputs) != 1 or output is None or output.is_dir():
         raise MelcodecError("--id takes one folder of codes and one output file", "melcodec decode codes/ --id a/1 -o x.wav")
+    output = output_file(output, suffix)
     options.check_suffix(output, known)
     return options.Jobs([options.Job(inputs[0], output)], None)
 

@@ -14,13 +14,15 @@ from melcodec.cli._mlc import MLC, CodesFiles, PriorOption, check_prior_is_used
 from melcodec.errors import MelcodecError
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 
-Inputs = Annotated[list[Path], typer.Argument(help="Audio files or folders; - is standard input.", show_default=False)]
-Suffix = Annotated[str, typer.Option("--to", help="Format in a folder: npy, npz, safetensors or mlc.")]
-PadTo = Annotated[int, typer.Option("--pad-to", min=0, help="Encode as in an XTTS batch padded to this many samples.")]
+Suffix = Annotated[str, typer.Option("--to", help="Format where the output has no suffix: npy, npz, safetensors or mlc.")]
+PadTo = Annotated[
+    int,
+    typer.Option("--pad-to", min=0, help="Encode as XTTS does in a batch whose longest item has this many samples; 0: alone."),
+]
 
 
 def encode(
-    inputs: Inputs,
+    inputs: options.Inputs,
     output: options.OptionalOutput = None,
     to: Suffix = "npy",
     checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
@@ -28,10 +30,10 @@ def encode(
     pad_to: PadTo = 0,
     prior: PriorOption = None,
     batch_size: options.BatchSize = 32,
-    num_workers: options.NumWorkers = 2,
+    num_workers: options.NumWorkers = 0,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Turn sound into codes: one file, many, or a folder whose tree is kept.
+    """Turn sound into codes: one file, a folder whose tree is kept, or the utterances of a list.
 
     .npy holds the codes alone, (Q, N); .npz and .safetensors also the length, the source's rate and the checkpoint's
     fingerprint, so that decoding crops exactly. .mlc has all that, entropy-coded with a prior: the smallest, and lossless.
@@ -62,7 +64,7 @@ def encode(
         rate = 8 * todo[0].target.stat().st_size / seconds if coded else codec.bitrate
         say(f"{todo[0].target}: {codes.codes.shape[-1]} codes for {seconds:.2f} s ({rate:.0f} bit/s)")
         return
-    encoded = encode_files(codec, [job.source for job in todo], batch_size, num_workers)
+    encoded = encode_files(codec, [job.whole for job in todo], batch_size, num_workers)
     with progress("encoding") as update:
         for index, (job, item) in enumerate(zip(todo, encoded, strict=True), start=1):
             try:

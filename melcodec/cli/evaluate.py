@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,33 +19,32 @@ from melcodec.vocoder.choice import DEFAULT_VOCODER
 if TYPE_CHECKING:
     from melcodec.evaluation.report import Report
 
-Data = Annotated[
-    list[str], typer.Argument(help="Folders, files, lists or archives of speech; a manifest.csv labels it.", show_default=False)
-]
-Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.", show_default=False)]
 Metrics = Annotated[str, typer.Option(help="all, core, or names between commas.")]
-Anchors = Annotated[bool, typer.Option("--anchors/--no-anchors", help="Measure what the codes are to be compared with.")]
-Train = Annotated[
-    list[str] | None, typer.Option(help="Speech to learn the k-means anchor from; may be repeated.", show_default=False)
+Anchors = Annotated[
+    bool, typer.Option("--anchors/--no-anchors", help="Measure other systems on the same speech, to compare the codes with.")
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes; one for every core if not given.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Take that many files at random.")]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
-AsJSON = Annotated[bool, typer.Option("--json", help="What metrics.json holds, on stdout.")]
+Train = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="DATA",
+        help="Other speech, from which the k-means system learns its codewords; may be repeated.",
+        show_default=False,
+    ),
+]
 
 
 def evaluate(
-    data: Data,
-    output: Folder,
+    data: options.Data,
+    output: options.FolderOutput,
     checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
     vocoder: options.Vocoder = DEFAULT_VOCODER,
     metrics: Metrics = "all",
     anchors: Anchors = True,
     train: Train = None,
-    num_workers: Workers = None,
-    limit: Limit = None,
-    seed: Seed = 0,
-    as_json: AsJSON = False,
+    num_workers: options.NumWorkers = 0,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    as_json: options.AsJSON = False,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Reconstruct speech, score it, and write a report: index.html, metrics.json, files.csv and, with anchors, rates.svg.
@@ -58,7 +56,7 @@ def evaluate(
     from melcodec.evaluation.run import evaluate as run
 
     settings = EvaluationSettings(
-        checkpoint, metrics, anchors, tuple(train or ()), num_workers, limit, seed, overwrite, command_line(), vocoder
+        checkpoint, metrics, anchors, tuple(train or ()), num_workers or None, limit, seed, overwrite, command_line(), vocoder
     )
     with bar("learning k-means") as learned, bar("scoring") as scored:
         try:

@@ -8,24 +8,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from melcodec.cli import _options as options
 from melcodec.cli._console import say
+from melcodec.cli._standard import input_file
 from melcodec.errors import MelcodecError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 File = Annotated[
-    str, typer.Argument(metavar="FILE", help="Checkpoint (or a shipped name), vocoder, codes, mel or audio.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="A checkpoint (file, run folder or shipped name), a vocoder, codes, a mel, audio or .pth; - is standard input.",
+        show_default=False,
+    ),
 ]
 FOLDERS = {  # what lies in a folder, and where to look then
     "run.json": "melcodec corpus info {}",
     "metrics.json": "open index.html in it",
     "config.toml": "it has no best.safetensors yet; index.html in it shows the run",
 }
-AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
-def info(file: File, as_json: AsJSON = False) -> None:
+def info(file: File, as_json: options.AsJSON = False) -> None:
     """Say what a file is: a checkpoint, a vocoder, codes, a mel or audio. Reads headers only."""
     facts = describe(file)
     if as_json:
@@ -43,7 +49,7 @@ def describe(file: str) -> dict[str, Any]:
     from melcodec.formats.torchfile import describe as describe_torch_file
     from melcodec.formats.torchfile import is_torch_file
 
-    path = find_checkpoint(file) if file in shipped_names() or is_run(file) else Path(file)
+    path = find_checkpoint(file) if file in shipped_names() or is_run(file) else input_file(Path(file))
     if path.suffix.lower() == ".safetensors":
         from melcodec.formats.container import read_header
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from melcodec.cli._console import say_error
+from melcodec.cli._examples import epilog, flowed, walk_commands
+from melcodec.cli._standard import Closed, clean_up, mend_streams, send_outputs
 from melcodec.cli.bench import bench
 from melcodec.cli.compare import compare
 from melcodec.cli.config import config_app
@@ -31,11 +33,13 @@ from melcodec.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Speech to discrete codes and back: 21.5 codes a second, 215 bit/s, exact with XTTS.",
 )
+
+
+HelpWords = Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]...", help="Command to explain.", show_default=False)]
 
 
 def show_version(wanted: bool) -> None:
@@ -68,11 +72,31 @@ app.add_typer(vocoder_app, name="vocoder", rich_help_panel="Train")
 app.add_typer(corpus_app, name="corpus", rich_help_panel="Use")
 
 
+@app.command("help", rich_help_panel="Use")
+def show_help(words: HelpWords = None) -> None:
+    """Show what a command does: melcodec help encode, melcodec help plot mel."""
+    whole_command()([*(words or []), "--help"], prog_name="melcodec")
+
+
+def whole_command() -> Any:
+    """All commands, each with its help reflowed and its examples at the end."""
+    whole = typer.main.get_command(app)
+    for name, each in walk_commands(whole):
+        each.help = flowed(each.help or "")
+        each.epilog = epilog(name)
+    return whole
+
+
 def main() -> None:
     """Run the command line."""
+    mend_streams()
     try:
         try:
-            app()
+            whole_command()(prog_name="melcodec")
+        except SystemExit as end:
+            if not end.code:
+                send_outputs()
+            raise
         finally:
             flush_stdout()
     except MelcodecError as error:
@@ -85,6 +109,8 @@ def main() -> None:
     except OSError as error:
         say_error(from_os(error))
         sys.exit(1)
+    finally:
+        clean_up()
 
 
 def flush_stdout() -> None:
@@ -92,5 +118,7 @@ def flush_stdout() -> None:
     try:
         sys.stdout.flush()
     except OSError:
+        if isinstance(sys.stdout, Closed):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise

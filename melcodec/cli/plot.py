@@ -11,6 +11,7 @@ from melcodec.cli import _options as options
 from melcodec.cli import _pictures as pictures
 from melcodec.cli._console import say
 from melcodec.cli._pictures import Drawn, check_target, is_page, title_of
+from melcodec.cli._standard import input_file
 from melcodec.cli.plot_use import plot_codebook, plot_training, plot_usage
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 from melcodec.vocoder.choice import DEFAULT_VOCODER
@@ -27,8 +28,7 @@ SoundOrMel = Annotated[
     str, typer.Argument(metavar="IN", help="Audio file, or a mel (.npy); - is standard input.", show_default=False)
 ]
 SoundOrCodes = Annotated[str, typer.Argument(metavar="IN", help="Audio or codes file; - is standard input.", show_default=False)]
-Seconds = Annotated[float, typer.Option(min=0.05, max=600, help="Length of the sound.")]
-Seed = Annotated[int, typer.Option(help="Which random codes.")]
+Seconds = Annotated[float, typer.Option(min=0.05, max=600, help="Length of the sound in seconds.")]
 plot_app = typer.Typer(
     no_args_is_help=True, help="Pictures (.png, .svg) or pages (.html) of sound, codes, a codebook, a training."
 )
@@ -37,7 +37,7 @@ plot_app = typer.Typer(
 @plot_app.command("mel")
 def plot_mel(source: SoundOrMel, output: options.Output, overwrite: options.Overwrite = False) -> None:
     """Draw the log-mel spectrogram of a sound, or one that melcodec decode wrote."""
-    check_target(output, overwrite)
+    output = check_target(output, overwrite)
 
     import numpy as np
 
@@ -48,6 +48,7 @@ def plot_mel(source: SoundOrMel, output: options.Output, overwrite: options.Over
     from melcodec.formats.mels import load_mel
 
     config = MelConfig()
+    source = stored_or_sound(source)
     if pictures.is_array(source):  # arrays, by their suffix
         mel = load_mel(Path(source), config.n_mels)
     else:
@@ -70,7 +71,7 @@ def plot_roundtrip(
     overwrite: options.Overwrite = False,
 ) -> None:
     """Draw a sound before and after, its codes, and the difference; a page plays both."""
-    check_target(output, overwrite)
+    output = check_target(output, overwrite)
 
     from melcodec import plots
     from melcodec.audio.io import load
@@ -88,7 +89,7 @@ def plot_roundtrip(
     figure = plots.plot_roundtrip(before, after, numbers, plots.Scale.of(codec.frontend), title)
     said = f"{before.shape[1]} frames, {codes.shape[-1]} codes, log-mel L1 {distance:.3f}"
     waves = {"Original": wav, "Reconstruction": codec.decode(codes, len(wav))[0].cpu().numpy()} if is_page(output) else {}
-    more = with_codes("What the codes keep.", waves, numbers, codec)
+    more = with_codes("The original and what its codes give back.", waves, numbers, codec)
     alt = f"Mel spectrograms of {title}: original, codes, reconstruction and their difference"
     pictures.save(Drawn(figure, title, alt, [f"{said} nats."], more), output, overwrite)
     say(f"{output}: {said}")
@@ -105,12 +106,13 @@ def plot_codes(
     overwrite: options.Overwrite = False,
 ) -> None:
     """Draw codes as a strip under the mel: that of the sound, or the decoded one when IN is a codes file."""
-    check_target(output, overwrite)
+    output = check_target(output, overwrite)
 
     from melcodec.audio.io import load
     from melcodec.codec import Codec
     from melcodec.store.codes import load_codes
 
+    source = stored_or_sound(source)
     stored = load_codes(Path(source)) if pictures.is_array(source) else None
     codec = Codec.from_pretrained(checkpoint, device, vocoder)
     length: int | None
@@ -128,7 +130,7 @@ def plot_codes(
         waves["Decoded"] = codec.decode(codes, length)[0].cpu().numpy()
     figure, title = draw_codes(codec, mel[0].cpu().numpy(), codes, title_of(source)), title_of(source)
     said = f"{codes.shape[1]} codes, {len(set(codes.ravel().tolist()))} of them different"
-    more = with_codes("What the codes say.", waves, codes, codec)
+    more = with_codes("The sound and what its codes give back.", waves, codes, codec)
     pictures.save(Drawn(figure, title, f"Codes under the mel spectrogram of {title}", [f"{said}."], more), output, overwrite)
     say(f"{output}: {said}")
 
@@ -136,15 +138,15 @@ def plot_codes(
 @plot_app.command("chance")
 def plot_chance(
     output: options.Output,
-    seconds: Seconds = 3.0,
-    seed: Seed = 0,
+    seconds: Seconds = 10.0,
+    seed: options.Seed = 0,
     checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
     vocoder: options.Vocoder = DEFAULT_VOCODER,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Draw what the codebook says by chance: random codes, decoded; a page plays them."""
-    check_target(output, overwrite)
+    """Draw and play random codes, decoded: how a codebook sounds where no speech chooses its codes."""
+    output = check_target(output, overwrite)
 
     import numpy as np
 
@@ -153,7 +155,7 @@ def plot_chance(
     codec = Codec.from_pretrained(checkpoint, device, vocoder)
     shape = codec.num_codebooks, max(1, round(seconds * codec.code_rate))
     codes = np.random.default_rng(seed).integers(0, codec.codebook_size, shape)
-    title = "What the codebook says by chance"
+    title = "Random codes, decoded"
     figure = draw_codes(codec, codec.decode_to_mel(codes)[0].cpu().numpy(), codes, title)
     waves = {"Decoded": codec.decode(codes)[0].cpu().numpy()} if is_page(output) else {}
     said = f"{codes.shape[1]} random codes of {title_of(checkpoint)}"
@@ -164,6 +166,11 @@ def plot_chance(
 
 for name, command in (("codebook", plot_codebook), ("usage", plot_usage), ("training", plot_training)):
     plot_app.command(name)(command)
+
+
+def stored_or_sound(source: str) -> str:
+    """``source``, or a copy of standard input that is named by what it holds."""
+    return str(input_file(Path(source)))
 
 
 def draw_codes(codec: Codec, mel: np.ndarray, codes: np.ndarray, title: str) -> Figure:

@@ -20,44 +20,46 @@ if TYPE_CHECKING:
 
     from melcodec.pages import Table
 
-Model = Annotated[
-    str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint file, or the name of a shipped one.", show_default=False)
-]
-Speech = Annotated[list[Path] | None, typer.Argument(metavar="[DATA]...", help="Audio files or folders: how the codes are used.")]
 Counted = Annotated[
-    list[Path], typer.Argument(metavar="IN...", help="Codes files, audio files, or folders of them.", show_default=False)
+    list[Path],
+    typer.Argument(
+        metavar="IN...", help="Codes: files or folders. Or speech to encode: " + options.SOURCES + ".", show_default=False
+    ),
 ]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that melcodec train wrote.", show_default=False)]
-Umap = Annotated[bool, typer.Option("--umap", help="Neighbours by UMAP (pip install umap-learn), not principal components.")]
+Umap = Annotated[
+    bool, typer.Option("--umap", help="Lay the codewords out by UMAP (pip install umap-learn), not by principal components.")
+]
 
 
 def plot_codebook(
-    checkpoint: Model,
+    checkpoint: options.CheckpointArgument,
     output: options.Output,
-    data: Speech = None,
+    data: options.OptionalData = None,
     umap: Umap = False,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Draw the codewords in a plane; with DATA each as large as it is used, and latents as they become codewords."""
-    check_target(output, overwrite)
+    """Draw the codewords in a plane. With DATA, their size shows how often they are used, and latents are drawn beside them."""
+    output = check_target(output, overwrite)
 
     from melcodec import plots
     from melcodec.codec import Codec
-    from melcodec.evaluation.usage import count_codes, find_speech, first_latents
+    from melcodec.evaluation.usage import count_codes, first_latents, name_of
+    from melcodec.manifests.build import find_utterances
 
     codec = Codec.from_pretrained(checkpoint, device)
     tables = codec.model.quantizer.tables()
     if not tables:
         raise MelcodecError(f"{checkpoint}: its quantizer stores no codewords that could be drawn")
     embed = tables[0].cpu().numpy()
-    title, counts, left_out = title_of(checkpoint), None, dict[Path, MelcodecError]()
+    title, counts, left_out = title_of(checkpoint), None, dict[str, MelcodecError]()
     if data:
-        files = find_speech(data)
+        files = find_utterances(data, say)
         with progress("counting") as update:
             counted = count_codes(files, lambda: codec, update)
         counts, left_out = counted.counts, counted.left_out
-        latents = first_latents(codec, [path for path in files if path not in left_out])
+        latents = first_latents(codec, [item for item in files if name_of(item) not in left_out])
         figure = plots.plot_codebook_use(embed, counts, *latents, title, umap)
     else:
         figure = plots.plot_codebook(embed, title=title, umap=umap)
@@ -75,8 +77,11 @@ def plot_usage(
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Draw how often each code occurs, over all of IN; --checkpoint encodes audio. A folder's codes go before its audio."""
-    check_target(output, overwrite)
+    """Draw how often each code occurs, over all of IN. Speech is encoded with --checkpoint.
+
+    If a folder holds both, its codes files are counted where each of its audio files has one of its name; else its audio is.
+    """
+    output = check_target(output, overwrite)
 
     from functools import cache
 
@@ -87,7 +92,7 @@ def plot_usage(
     from melcodec.evaluation.usage import count_codes, find_codes_or_sound
     from melcodec.pages import Table
 
-    files = find_codes_or_sound(inputs)
+    files = find_codes_or_sound(inputs, say)
     with progress("counting") as update:
         counted = count_codes(files, cache(lambda: Codec.from_pretrained(checkpoint, device)), update)
     counts = counted.counts
@@ -104,7 +109,7 @@ def plot_usage(
 
 def plot_training(runs: Runs, output: options.Output, overwrite: options.Overwrite = False) -> None:
     """Draw a run's learning curves and the use of its codes; with several runs, that use side by side."""
-    check_target(output, overwrite)
+    output = check_target(output, overwrite)
 
     from melcodec import plots
 
@@ -132,7 +137,7 @@ def plot_training(runs: Runs, output: options.Output, overwrite: options.Overwri
     say(f"{output}: {said}")
 
 
-def name_left_out(left_out: Mapping[Path, MelcodecError]) -> None:
+def name_left_out(left_out: Mapping[str, MelcodecError]) -> None:
     """Say which files the picture is without; the exit status is then 1."""
     if left_out:
         say(f"{len(left_out)} left out:")

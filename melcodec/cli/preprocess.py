@@ -39,11 +39,6 @@ class Engine(str, Enum):
     ray = "ray"
 
 
-Sources = Annotated[
-    list[str],
-    typer.Argument(help="Folders, audio files, quoted patterns, JSONL, CSV, wav.scp, cuts or tar files.", show_default=False),
-]
-Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 takes every core, or two per GPU.")]
 EngineName = Annotated[Engine, typer.Option(help="Processes of this machine, or actors of a Ray cluster.")]
 Address = Annotated[str, typer.Option(help="Of the Ray cluster: auto, local or HOST:PORT.")]
 UnitSize = Annotated[int, typer.Option(min=0, help="Utterances per part; 0: about a thousand, fewer if the corpus is small.")]
@@ -52,17 +47,16 @@ MaxFailures = Annotated[str, typer.Option(help="Failures that are still a succes
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Do what failed again: the cause may be gone.")]
 Truncated = Annotated[OnTruncated, typer.Option(help="Truncated files: keep their codes, drop them, or count them as failed.")]
 MinSeconds = Annotated[float, typer.Option(min=0, help="Shorter sound is an error; 0: shorter than 23 ms.")]
-AsJSON = Annotated[bool, typer.Option("--json", help="At the end, one JSON object on stdout.")]
 PLAIN_SECONDS = 10.0  # between progress lines when not on a terminal
 SHOWN_WORKERS = 8  # in such a line
 
 
 def preprocess(
-    sources: Sources,
-    output: options.Output,
+    data: options.Data,
+    output: options.FolderOutput,
     checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
     device: options.Device = "auto",
-    workers: Workers = 0,
+    num_workers: options.NumWorkers = 0,
     engine: EngineName = Engine.embedded,
     address: Address = "auto",
     unit_size: UnitSize = 0,
@@ -71,7 +65,7 @@ def preprocess(
     on_truncated: Truncated = OnTruncated.fail,
     min_seconds: MinSeconds = 0.0,
     retry_failed: RetryFailed = False,
-    as_json: AsJSON = False,
+    as_json: options.AsJSON = False,
 ) -> None:
     """Turn a corpus into a folder of codes, on all cores or GPUs.
 
@@ -87,7 +81,7 @@ def preprocess(
     limit = Limit(max_failures)
     limit.allowed(0)  # before long work
     rules = Rules("keep" if on_truncated is OnTruncated.keep else "drop", min_seconds)
-    job = Job(checkpoint, rules, device, workers, engine.value, address, unit_size, unit_timeout, retry_failed=retry_failed)
+    job = Job(checkpoint, rules, device, num_workers, engine.value, address, unit_size, unit_timeout, retry_failed=retry_failed)
     last: list[Snapshot] = []
     notes: list[str] = []
     with stop_on_signals() as stopped, shown() as show:
@@ -97,7 +91,7 @@ def preprocess(
             show(now)
 
         try:
-            summary = run(find_utterances(sources, notes.append), output, job, Listener(say, progress, lambda: bool(stopped)))
+            summary = run(find_utterances(data, notes.append), output, job, Listener(say, progress, lambda: bool(stopped)))
         except KeyboardInterrupt:  # a second one
             summary = None
     if summary is None:

@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from melcodec.cli import _options as options
-from melcodec.cli._console import say
+from melcodec.cli._batch import Tally
+from melcodec.cli._console import progress, say
 from melcodec.cli.decode import write_sound
+from melcodec.errors import MelcodecError, from_os
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 from melcodec.vocoder.choice import DEFAULT_VOCODER
 
-Input = Annotated[str, typer.Argument(metavar="IN", help="Audio file; - is standard input.", show_default=False)]
+Suffix = Annotated[str, typer.Option("--to", help="Format where the output has no suffix: wav, flac, ogg or mp3.")]
 
 
 def roundtrip(
-    source: Input,
+    inputs: options.Inputs,
     output: options.Output,
+    to: Suffix = "wav",
     checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
     vocoder: options.Vocoder = DEFAULT_VOCODER,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Encode and decode in one go: hear what the codes keep of a file."""
-    from melcodec.audio.io import STDIN, WRITERS
-    from melcodec.files import check_output
+    """Encode and decode in one go, to hear what the codes keep: one file, a folder whose tree is kept, or a list."""
+    from melcodec.audio.io import WRITERS, Span
 
-    options.check_suffix(output, WRITERS)
-    if source != STDIN:
-        options.check_not_read([output], [Path(source)])
-    check_output(output, overwrite)
+    if f".{to}" not in WRITERS:
+        raise MelcodecError(f"--to {to}: not a format of sound", f"use one of {', '.join(name[1:] for name in WRITERS)}")
+    jobs = options.plan_jobs(inputs, output, WRITERS, f".{to}", "audio")
+    tally = Tally(jobs)
+    todo = tally.pending(overwrite)
 
     from melcodec.codec import Codec
 
     codec = Codec.from_pretrained(checkpoint, device, vocoder)
-    codes = codec.encode_file(source)
-    said = write_sound(codec, codes, codes.num_samples, output)
-    say(f"{output}: {said} from {codes.codes.shape[-1]} codes, {codec.bitrate:.0f} bit/s")
+    with progress("encoding and decoding") as update:
+        for index, job in enumerate(todo, start=1):
+            try:
+                item = job.whole
+                codes = codec.encode_file(item.path, 0, Span(item.start, item.duration), item.member)
+                said = write_sound(codec, codes, codes.num_samples, job.target)
+                tally.done += 1
+                if jobs.single:
+                    say(f"{job.target}: {said} from {codes.codes.shape[-1]} codes, {codec.bitrate:.0f} bit/s")
+            except (MelcodecError, OSError) as error:
+                tally.fail(job.source, from_os(error) if isinstance(error, OSError) else error)
+            update(index, len(todo))
+    if not jobs.single:
+        tally.finish("files encoded and decoded")

@@ -19,37 +19,66 @@ from melcodec.cli._console import progress, say, stop_on_signals
 if TYPE_CHECKING:
     from melcodec.config import RunConfig
 
-Data = Annotated[
-    list[str], typer.Argument(help="Folders, files, 'globs' or lists of speech (CSV, JSONL, wav.scp, cuts).", show_default=False)
+Preset = Annotated[
+    str | None,
+    typer.Option(help="Settings to begin with: base, xtts, small, tiny or finetune.", show_default="base; finetune with --init"),
 ]
-Preset = Annotated[str | None, typer.Option(help="base, xtts, small, tiny or finetune; base if not given, finetune with --init.")]
-Config = Annotated[Path | None, typer.Option(help="TOML file; replaces the preset. See melcodec config show.")]
-Assignments = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, as train.steps=5000.")]
-Init = Annotated[str | None, typer.Option(help="Checkpoint to start from; it is never overwritten.")]
-Tune = Annotated[str | None, typer.Option(help="full, decoder (codes stay as they are) or frozen-codebook.", show_default="full")]
+Config = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="TOML file of settings, in place of a preset; see melcodec config show.")
+]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHECKPOINT", help="Checkpoint to start from: a file, a run folder, or a shipped name. It is only read."
+    ),
+]
+Tune = Annotated[
+    str | None,
+    typer.Option(
+        help="What of the checkpoint to train: full, decoder (its codes stay valid) or frozen-codebook.", show_default="full"
+    ),
+]
 Vocoder = Annotated[
-    str | None, typer.Option(help="What makes the run's samples of sound, as for melcodec decode.", show_default="griffin-lim")
+    str | None,
+    typer.Option(
+        help="What makes sound: griffin-lim, a file or run folder of melcodec vocoder train, or a .toml file with settings.",
+        show_default="griffin-lim",
+    ),
 ]
 Resume = Annotated[
-    bool | None, typer.Option("--resume/--no-resume", help="Insist on going on, or on a new run.", show_default="go on if it can")
+    bool | None,
+    typer.Option(
+        "--resume/--no-resume",
+        help="Resume the run in this folder, or start a new one.",
+        show_default="resume if there is one",
+    ),
 ]
-Norms = Annotated[Path | None, typer.Option("--mel-stats", help="Norms from melcodec mel-stats; the default is XTTS's.")]
-RunFolder = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; checkpoints/DATA-PRESET if not given.")]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="Output folder.",
+        show_default="checkpoints/DATA-PRESET",
+        callback=options.folder_only,
+    ),
+]
 PLAIN_SECONDS = 60.0  # between lines of progress when not on a terminal
 TERMINAL_SECONDS = 0.25  # between updates of the bar
 
 
 def train(
-    data: Data,
+    data: options.Data,
     preset: Preset = None,
     config: Config = None,
-    assignments: Assignments = None,
+    assignments: options.Assignments = None,
     init: Init = None,
     tune: Tune = None,
     vocoder: Vocoder = None,
     output: RunFolder = None,
     resume: Resume = None,
-    mel_stats: Norms = None,
+    mel_stats: options.MelStats = None,
     device: options.Device = "auto",
 ) -> None:
     """Train a tokenizer on speech.

@@ -115,7 +115,7 @@ class _Hand:
         if self.failed_starts == STARTS:
             raise MelcodecError(
                 f"workers die while they start ({self.failure or self._cause()})",
-                "out of memory? try fewer --workers; a script preprocesses under if __name__ == '__main__':",
+                "out of memory? try fewer --num-workers; a script preprocesses under if __name__ == '__main__':",
             )
         lost = [Lost(self.number, self.task, status, error)] if self.task else []
         self._start()

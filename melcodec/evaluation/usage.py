@@ -9,40 +9,59 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from melcodec.audio.io import find_audio, open_blocks
+from melcodec.audio.io import Span, find_audio, open_blocks
 from melcodec.codec import Codec
 from melcodec.errors import MelcodecError
 from melcodec.formats.arrays import SUFFIXES
+from melcodec.manifests.base import Utterance
+from melcodec.manifests.build import find_utterances
 from melcodec.store.codes import Codes, find_codes, load_codes
 from melcodec.store.layout import is_store, parts, read_spec
 from melcodec.store.parquet import codes_of, read_part
 
 LATENT_SECONDS = 10.0  # of each file: thousands of latents say no more than hundreds do
 Update = Callable[[int, int], None]
+Note = Callable[[str], None]
+Counts = Path | Utterance  # a codes file or a store; or speech
 
 
-def find_speech(data: Sequence[Path]) -> list[Path]:
-    """Audio files as they are, and those of folders."""
-    files: list[Path] = []
-    for item in data:
-        found = find_audio(item) if item.is_dir() else [item]
-        if not found:
-            raise MelcodecError(f"{item}: no audio in this folder", "wav, flac, mp3, ogg and opus are read")
-        files += found
-    return files
+def find_codes_or_sound(inputs: Sequence[Path], note: Note) -> list[Counts]:
+    """What to count: codes files and stores by their paths, speech as utterances.
 
+    Codes files in a folder of audio are taken in place of it only if every audio file has one of its name: both would count
+    twice, and a stray array must not stand for the sounds.
 
-def find_codes_or_sound(inputs: Sequence[Path]) -> list[Path]:
-    """Files and stores as they are; of a folder its codes files or, where it has none, its audio: both would count twice."""
-    files: list[Path] = []
+    Args:
+        note: called with sentences about what is not counted.
+
+    Raises:
+        MelcodecError: a folder holds neither, or cannot be entered.
+    """
+    files: list[Counts] = []
     for item in inputs:
-        if not item.is_dir() or is_store(item):
+        if item.suffix.lower() in SUFFIXES or is_store(item):
             files.append(item)
-        elif found := find_codes(item) or find_audio(item):
-            files += found
+        elif item.is_dir():
+            files += _of_folder(item, note)
         else:
-            raise MelcodecError(f"{item}: neither codes nor audio in this folder")
+            files += find_utterances([item], note)
     return files
+
+
+def _of_folder(folder: Path, note: Note) -> Sequence[Counts]:
+    codes, sounds = find_codes(folder), find_audio(folder)
+    if not codes:
+        return find_utterances([folder], note)
+    coded = {path.with_suffix("") for path in codes}
+    if all(path.with_suffix("") in coded for path in sounds):
+        return codes
+    note(f"{folder}: {len(codes)} arrays beside {len(sounds)} audio files are not counted; name them alone to count them")
+    return find_utterances([folder], note)
+
+
+def name_of(item: Counts) -> str:
+    """What messages call it."""
+    return item.id if isinstance(item, Utterance) else str(item)
 
 
 @dataclass(frozen=True)
@@ -50,10 +69,10 @@ class Counted:
     """How often each code occurs: (Q K,), codebook after codebook; ``left_out``: files that cannot be read, and why."""
 
     counts: np.ndarray
-    left_out: dict[Path, MelcodecError]
+    left_out: dict[str, MelcodecError]
 
 
-def count_codes(files: Sequence[Path], open_codec: Callable[[], Codec], update: Update) -> Counted:
+def count_codes(files: Sequence[Counts], open_codec: Callable[[], Codec], update: Update) -> Counted:
     """Count the codes of codes files, code stores and audio.
 
     Args:
@@ -64,14 +83,14 @@ def count_codes(files: Sequence[Path], open_codec: Callable[[], Codec], update: 
         MelcodecError: no file can be read, a damaged store, or codes of different checkpoints.
     """
     totals: dict[int, np.ndarray] = {}  # by codebook; as long as the largest code so far
-    left_out: dict[Path, MelcodecError] = {}
+    left_out: dict[str, MelcodecError] = {}
     size, made_by = 0, ""
     for index, path in enumerate(files, start=1):
         for codes in read_codes(path, open_codec, left_out):
             made_by = made_by or codes.fingerprint or ""
             if codes.fingerprint not in (None, made_by):
                 raise MelcodecError(
-                    f"{path}: made by checkpoint {codes.fingerprint}, files before it by {made_by}",
+                    f"{name_of(path)}: made by checkpoint {codes.fingerprint}, files before it by {made_by}",
                     "their codes mean different things: count them apart",
                 )
             size = max(size, codes.codebook_size or 0)
@@ -79,22 +98,24 @@ def count_codes(files: Sequence[Path], open_codec: Callable[[], Codec], update: 
                 totals[book] = _added(totals.get(book, np.zeros(0, np.int64)), np.bincount(row))
         update(index, len(files))
     if not totals:
-        raise next(iter(left_out.values()), MelcodecError(f"{files[0]}: holds no codes"))
+        raise next(iter(left_out.values()), MelcodecError(f"{name_of(files[0])}: holds no codes"))
     size = size or open_codec().codebook_size
     if (largest := max(map(len, totals.values()))) > size:
         raise MelcodecError(f"code {largest - 1} is none of a codebook of {size}", "give the checkpoint with --checkpoint")
     return Counted(np.concatenate([_added(np.zeros(size, np.int64), totals[book]) for book in sorted(totals)]), left_out)
 
 
-def read_codes(path: Path, open_codec: Callable[[], Codec], left_out: dict[Path, MelcodecError]) -> Iterator[Codes]:
+def read_codes(path: Counts, open_codec: Callable[[], Codec], left_out: dict[str, MelcodecError]) -> Iterator[Codes]:
     """The codes of one file, or of every utterance of a store; why there are none goes to ``left_out``."""
-    if not is_store(path):
-        stored = path.suffix.lower() in SUFFIXES
-        codec = None if stored else open_codec()  # what is wrong with a checkpoint is no fault of the file's
+    if isinstance(path, Utterance) or not is_store(path):
+        codec = open_codec() if isinstance(path, Utterance) else None  # what is wrong with a checkpoint is no fault of the file's
         try:
-            yield codec.encode_file(path) if codec else load_codes(path)
+            if codec and isinstance(path, Utterance):
+                yield codec.encode_file(path.path, 0, Span(path.start, path.duration), path.member)
+            else:
+                yield load_codes(Path(str(path)))
         except MelcodecError as error:
-            left_out[path] = error
+            left_out[name_of(path)] = error
         return
     spec = read_spec(path)
     for part in parts(path):
@@ -111,12 +132,12 @@ def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return total
 
 
-def first_latents(codec: Codec, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+def first_latents(codec: Codec, files: Sequence[Utterance]) -> tuple[np.ndarray, np.ndarray]:
     """Latents (n, D) before quantisation of the first ten seconds of each file, and their codes (n,) of codebook 1."""
     latents, codes = [], []
     for path in files:
         taken, needed = [], int(LATENT_SECONDS * codec.sample_rate)
-        with open_blocks(path, codec.sample_rate) as (_, blocks):
+        with open_blocks(path.path, codec.sample_rate, Span(path.start, path.duration), path.member) as (_, blocks):
             for block in blocks:
                 taken.append(block[:needed])
                 needed -= len(taken[-1])

@@ -29,6 +29,7 @@ LISTS = {
     ".scp": "kaldi",
     ".tar": "shard",
 }
+LISTING = frozenset({*LISTS.values(), "pattern"})  # what names speech and is none itself
 TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")  # may be packed
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # pathlib makes one slash of two; a drive has one letter
 

@@ -117,7 +117,7 @@ def test_what_was_not_taken_is_counted(cli, speech_folder, tiny_checkpoint, tmp_
             "--num-workers",
             1,
         ],
-        "preprocess": ["data", "-o", "out", "--checkpoint", tiny_checkpoint, "--device", "cpu", "--workers", 1],
+        "preprocess": ["data", "-o", "out", "--checkpoint", tiny_checkpoint, "--device", "cpu", "--num-workers", 1],
         "compare": [tiny_checkpoint, tiny_checkpoint, "data"],
     }[command]
     status, _, err = cli(command, *words)

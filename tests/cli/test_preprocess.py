@@ -26,7 +26,7 @@ from melcodec.store.parquet import read_rows
 @pytest.fixture
 def preprocess(cli, tiny_checkpoint):
     """preprocess(*words) with the tiny checkpoint, one worker, into codes/."""
-    return lambda *words: cli("preprocess", *words, "-o", "codes", "-c", tiny_checkpoint, "--device", "cpu", "--workers", 1)
+    return lambda *words: cli("preprocess", *words, "-o", "codes", "-c", tiny_checkpoint, "--device", "cpu", "--num-workers", 1)
 
 
 def test_a_folder_becomes_codes(preprocess, speech_folder, tiny_model, tmp_path, monkeypatch):
@@ -104,7 +104,7 @@ def test_every_option_reaches_the_job(cli, speech_folder, examples, monkeypatch)
 
     monkeypatch.setattr(driver, "preprocess", noted)
     assert cli("preprocess", speech_folder, "-o", "x").status == 0
-    words = "--checkpoint c --device cuda:1 --workers 3 --engine ray --address host:1 --unit-size 7 --unit-timeout 9.5"
+    words = "--checkpoint c --device cuda:1 --num-workers 3 --engine ray --address host:1 --unit-size 7 --unit-timeout 9.5"
     words = [*words.split(), "--min-seconds", 0.25, "--retry-failed"]
     assert cli("preprocess", speech_folder, examples["lj_en"], "-o", "y", *words).status == 0
     assert seen == [
@@ -152,7 +152,7 @@ def test_ray_is_an_extra(refused, speech_folder, tiny_checkpoint, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "words", [["--on-truncated", "hide"], ["--engine", "spark"], ["--workers", "-1"], ["--unit-timeout", "0"]]
+    "words", [["--on-truncated", "hide"], ["--engine", "spark"], ["--num-workers", "-1"], ["--unit-timeout", "0"]]
 )
 def test_wrong_usage(cli, speech_folder, words):
     assert cli("preprocess", speech_folder, "-o", "codes", *words).status == 2

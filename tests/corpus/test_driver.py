@@ -150,7 +150,7 @@ main()
 
 def launched(messy, folder, checkpoint, *options, hangup="SIG_DFL"):
     command = [sys.executable, "-c", COMMAND, hangup, "preprocess", str(messy), "-o", str(folder), "-c", str(checkpoint)]
-    command += ["--device", "cpu", "--unit-size", "2", "--workers", "2", *options]
+    command += ["--device", "cpu", "--unit-size", "2", "--num-workers", "2", *options]
     return forked.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 

@@ -147,7 +147,7 @@ def test_workers_that_cannot_start_are_given_up(start, monkeypatch):
     executor = start()
     with pytest.raises(MelcodecError, match="workers die while they start") as caught:
         until_idle(executor)
-    assert "--workers" in caught.value.hint
+    assert "--num-workers" in caught.value.hint
 
 
 DRIVER = """

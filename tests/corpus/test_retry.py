@@ -298,7 +298,7 @@ def test_killed_meanwhile_the_same_command_goes_on(run, cure, corpus, folder, so
     (sound / CURED[1]).unlink()
     os.mkfifo(sound / CURED[1])  # keeps its worker waiting, so that there is a meanwhile
     command = "import sys; from melcodec.cli.main import main; sys.argv[0] = 'melcodec'; main()"
-    words = ["preprocess", str(sound), "-o", str(folder), "-c", str(tiny_checkpoint), "--device", "cpu", "--workers", "1"]
+    words = ["preprocess", str(sound), "-o", str(folder), "-c", str(tiny_checkpoint), "--device", "cpu", "--num-workers", "1"]
     before = times(folder)
     with forked.Popen([sys.executable, "-c", command, *words, "--retry-failed"], stderr=subprocess.PIPE) as job:
         redone = [marker_path(folder / f"parts/0000-0000{unit}.parquet") for unit in (0, 2)]
