@@ -39,18 +39,18 @@ class MelStatistics:
 
     norms: tuple[float, ...]
     num_frames: int
-    failures: dict[str | Path, str]
+    failures: dict[Path | int, str]
 
 
 def mel_statistics(
-    paths: Sequence[str | Path], frontend: MelFrontend, progress: Progress | None = None, read: Read | None = None
+    paths: Sequence[Path | int], frontend: MelFrontend, progress: Progress | None = None, read: Read | None = None
 ) -> MelStatistics:
     """Mean natural log-mel of every band over all frames of ``paths``, each frame counting once; files are streamed.
 
     A file that turns out to be damaged half-way is not counted at all.
 
     Args:
-        read: gives the blocks (n,) of one of ``paths``, which may then be any names; None reads files.
+        read: gives the blocks (n,) of one of ``paths``, which may then be numbers of sounds; None reads files.
 
     Raises:
         MelcodecError: not one file could be read.
@@ -58,7 +58,7 @@ def mel_statistics(
     total, num_frames, failures = np.zeros(frontend.n_mels), 0, {}
     for done, path in enumerate(paths, start=1):
         try:
-            part, frames = _sum_of(read(path) if read else read_blocks(path, frontend.sample_rate), frontend)
+            part, frames = _sum_of(read(path) if read else read_blocks(Path(str(path)), frontend.sample_rate), frontend)
         except (MelcodecError, OSError) as error:
             failures[path] = str(error)
         else:

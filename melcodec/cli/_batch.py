@@ -51,6 +51,8 @@ class Tally:
         say(f"{self.done} {what}{kept}")
         if passed_over := self.jobs.found.not_taken(self.jobs.wanted):
             say(passed_over)
+        for note in self.jobs.notes:
+            say(note)
         report = self.jobs.folder / FAILURES if self.jobs.folder else None
         if report:
             report.unlink(missing_ok=True)

@@ -96,12 +96,14 @@ class Jobs:
         folder: the output folder when there are many, None for a single file.
         found: what else lies in the input folders.
         wanted: what the input folders were looked through for: ``audio`` or ``codes``.
+        notes: sentences about what lists and patterns name and is not used.
     """
 
     jobs: list[Job]
     folder: Path | None
     found: Found = field(default_factory=Found)
     wanted: str = "audio"
+    notes: tuple[str, ...] = ()
 
     @property
     def single(self) -> bool:
@@ -143,9 +145,9 @@ def plan_jobs(
             f"{output}: one file cannot hold what many inputs give", f"give a folder, as -o {output.with_suffix('')}"
         )
     jobs: list[Job] = []
-    others = Found()
+    others, notes = Found(), list[str]()
     for item, is_listed in zip(inputs, listed, strict=True):
-        jobs += _listed_jobs(item, output, suffix) if is_listed else _jobs_of(item, output, suffix, wanted, others)
+        jobs += _listed_jobs(item, output, suffix, notes) if is_listed else _jobs_of(item, output, suffix, wanted, others)
     targets: dict[Path, Path] = {}
     for job in jobs:
         if job.target in targets:
@@ -154,7 +156,7 @@ def plan_jobs(
             )
         targets[job.target] = job.source
     check_not_read(list(targets), [job.source for job in jobs])
-    return Jobs(jobs, None if single else output, others, wanted)
+    return Jobs(jobs, None if single else output, others, wanted, tuple(notes))
 
 
 def _jobs_of(item: Path, output: Path | None, suffix: str, wanted: Literal["audio", "codes"], others: Found) -> list[Job]:
@@ -183,12 +185,12 @@ def is_list(item: Path) -> bool:
         return False
 
 
-def _listed_jobs(item: Path, output: Path | None, suffix: str) -> list[Job]:
+def _listed_jobs(item: Path, output: Path | None, suffix: str, notes: list[str]) -> list[Job]:
     from melcodec.manifests.build import find_utterances
 
     if output is None:
         raise MelcodecError(f"{item}: outputs of a list need a folder", "give one with -o")
-    return [Job(Path(each.path), output / f"{each.id}{suffix}", each) for each in find_utterances([item])]
+    return [Job(Path(each.path), output / f"{each.id}{suffix}", each) for each in find_utterances([item], notes.append)]
 
 
 def wanted_files(wanted: Literal["audio", "codes"]) -> Callable[[Path], bool]:

@@ -10,7 +10,7 @@ import typer
 
 from melcodec.cli import _options as options
 from melcodec.cli._console import say
-from melcodec.cli._standard import input_file
+from melcodec.cli._standard import input_file, plain
 from melcodec.errors import MelcodecError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ FOLDERS = {  # what lies in a folder, and where to look then
 def info(file: File, as_json: options.AsJSON = False) -> None:
     """Say what a file is: a checkpoint, a vocoder, codes, a mel or audio. Reads headers only."""
     facts = describe(file)
+    facts["file"] = plain(facts["file"])
     if as_json:
         print(json.dumps(facts))
         return

@@ -15,12 +15,12 @@ def mel_stats(data: options.Data, output: options.Output, overwrite: options.Ove
     .pth is what XTTS reads; .npy and .json hold the same 80 numbers, and standard output gets JSON.
     """
     from melcodec.files import check_output
-    from melcodec.manifests.build import find_utterances
+    from melcodec.manifests.build import find_speech
 
     output = output_file(output, ".json")
     check_output(output, overwrite)
     notes: list[str] = []
-    utterances = find_utterances(data, notes.append)
+    utterances = find_speech(data, notes.append)
 
     from melcodec.audio.io import Span, read_blocks
     from melcodec.audio.mel import build_frontend
@@ -28,10 +28,10 @@ def mel_stats(data: options.Data, output: options.Output, overwrite: options.Ove
     from melcodec.config import MelConfig
 
     config = MelConfig()
-    sources = {item.id: (item.path, config.sample_rate, Span(item.start, item.duration), item.member) for item in utterances}
+    sources = [(item.path, config.sample_rate, Span(item.start, item.duration), item.member) for item in utterances]
     with progress("measuring") as update:
         frontend = build_frontend(config, (1.0,) * config.n_mels)
-        stats = mel_statistics(list(sources), frontend, update, lambda name: read_blocks(*sources[name]))
+        stats = mel_statistics(range(len(sources)), frontend, update, lambda index: read_blocks(*sources[index]))
     for error in stats.failures.values():
         say(f"left out: {error}")
     save_mel_norms(output, stats.norms, overwrite)

@@ -46,7 +46,7 @@ def plot_codebook(
     from melcodec import plots
     from melcodec.codec import Codec
     from melcodec.evaluation.usage import count_codes, first_latents, name_of
-    from melcodec.manifests.build import find_utterances
+    from melcodec.manifests.build import find_speech
 
     codec = Codec.from_pretrained(checkpoint, device)
     tables = codec.model.quantizer.tables()
@@ -55,7 +55,7 @@ def plot_codebook(
     embed = tables[0].cpu().numpy()
     title, counts, left_out = title_of(checkpoint), None, dict[str, MelcodecError]()
     if data:
-        files = find_utterances(data, say)
+        files = find_speech(data, say)
         with progress("counting") as update:
             counted = count_codes(files, lambda: codec, update)
         counts, left_out = counted.counts, counted.left_out

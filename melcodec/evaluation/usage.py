@@ -50,6 +50,8 @@ def find_codes_or_sound(inputs: Sequence[Path], note: Note) -> list[Counts]:
 
 def _of_folder(folder: Path, note: Note) -> Sequence[Counts]:
     codes, sounds = find_codes(folder), find_audio(folder)
+    if not codes and not sounds:
+        raise MelcodecError(f"{folder}: neither codes nor audio in this folder", code="missing")
     if not codes:
         return find_utterances([folder], note)
     coded = {path.with_suffix("") for path in codes}

@@ -64,9 +64,19 @@ def find_utterances(sources: Sequence[str | Path], note: Callable[[str], None] |
     return found
 
 
+def find_speech(sources: Sequence[str | Path], note: Callable[[str], None] | None = None) -> list[Utterance]:
+    """The utterances of each of ``sources`` in turn, for those who need no ids: two sources may have equal ones.
+
+    See ``find_utterances`` for the rest.
+    """
+    return list(_united([find_utterances([source], note) for source in sources]))
+
+
 def kind_of(source: str) -> str:
     """What ``source`` is: folder, audio, json, table, kaldi, shard or pattern; MelcodecError for anything else."""
     path = Path(source)
+    if source == "-":
+        raise MelcodecError("-: standard input is one file, and here folders, files or lists are named", "give their names")
     if not source:  # pathlib takes it for the folder where one stands
         raise MelcodecError("'': no such file or folder")
     if path.is_dir():

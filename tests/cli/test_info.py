@@ -134,7 +134,7 @@ def test_mel_stats_of_a_corpus_with_bad_files(cli, speech_folder, tmp_path):
     status, out, err = cli("mel-stats", speech_folder, "bad.wav", "-o", "norms.npy")
     assert (status, out) == (1, "")
     assert "left out: bad.wav: not readable as audio" in err
-    assert "80 norms from 6 files" in err
+    assert "80 norms from 6 utterances" in err
     assert (tmp_path / "norms.npy").read_bytes() == (tmp_path / "good.npy").read_bytes()
 
 

@@ -17,6 +17,7 @@ from melcodec.cli._pictures import sounds
 from melcodec.codec import Codec
 from melcodec.config import MelConfig, xtts_mel_norms
 from melcodec.evaluation.usage import first_latents
+from melcodec.manifests.base import Utterance
 from melcodec.plots import save_figure
 from melcodec.store.codes import Codes, save_codes
 from melcodec.store.layout import FORMAT, VERSION
@@ -132,7 +133,7 @@ def test_codes_of_a_codes_file_stand_under_the_decoded_mel(plot, refused, same, 
 def test_chance_depends_on_seed_length_and_checkpoint(plot, same, tmp_path, tiny, codec):
     said = plot("chance", "-o", "a.png", "--seconds", "1", "--seed", "7", *tiny)
     codes = np.random.default_rng(7).integers(0, 32, (1, 22))
-    picture = plots.plot_codes(codec.decode_to_mel(codes)[0].numpy(), codes, title="What the codebook says by chance")
+    picture = plots.plot_codes(codec.decode_to_mel(codes)[0].numpy(), codes, title="Random codes, decoded")
     assert same(tmp_path / "a.png", picture)
     assert "22 random codes of tiny.safetensors" in said
     plot("chance", "-o", "b.png", "--seconds", "1", *tiny)
@@ -315,7 +316,7 @@ def test_inputs_that_cannot_be_read(refused, examples, tmp_path, tiny, tiny_chec
         (["codebook", "nothing"], "no such checkpoint"),
         (["codebook", tiny_checkpoint, "--device", "abc"], "--device abc"),
         ([*book, "no.wav"], "no such file"),
-        ([*book, "empty"], "no audio in this folder"),
+        ([*book, "empty"], "no audio files in empty"),
         (["usage", "empty"], "neither codes nor audio"),
         (["usage", "no.npz"], "no.npz"),
         (["usage", "a.npz", "b.npz"], "made by checkpoint bbbbbbbbbbbb"),
@@ -353,7 +354,7 @@ def test_a_page_plays_a_minute_and_says_so():
 def test_latents_are_those_of_the_first_ten_seconds_of_each_file(tmp_path, golden, codec):
     save(tmp_path / "long.wav", np.tile(golden["0.wav"], 12)[: 12 * 22_050], 22_050)
     save(tmp_path / "short.wav", golden["0.wav"][:5_000], 22_050)
-    latents, codes = first_latents(codec, [tmp_path / "long.wav", tmp_path / "short.wav"])
+    latents, codes = first_latents(codec, [Utterance(name, str(tmp_path / f"{name}.wav")) for name in ("long", "short")])
     assert latents.shape == (codec.num_codes(220_500) + codec.num_codes(5_000), 8)
     assert codes.tolist()[:200] == codec.encode(load(tmp_path / "long.wav", 22_050))[0, 0, :200].tolist()
 
