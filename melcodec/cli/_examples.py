@@ -57,6 +57,19 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "config list": ("melcodec config list",),
     "config show": ("melcodec config show base > run.toml", "melcodec config show finetune --set train.steps=5000"),
     "config check": ("melcodec config check run.toml",),
+    "prior": ("melcodec prior train corpus/ -o prior/", "melcodec prior sample prior/ -o sample.wav"),
+    "prior train": ("melcodec prior train corpus/ -o prior/", "melcodec prior train codes/ -o prior/ --preset tiny"),
+    "prior score": ("melcodec prior score prior/ held-out/", "melcodec prior score prior/ codes/ --json"),
+    "prior sample": (
+        "melcodec prior sample prior/ -o sample.wav",
+        "melcodec prior sample prior/ -o continued.wav --prompt speech.wav --prompt-seconds 2",
+    ),
+    "vocoder": ("melcodec vocoder train recordings/ -o vocoder/", "melcodec decode codes.npz -o decoded.wav --vocoder vocoder/"),
+    "vocoder train": (
+        "melcodec vocoder train recordings/ -o vocoder/",
+        "melcodec vocoder train recordings/ --config run.toml --set train.steps=5000",
+    ),
+    "vocoder config": ("melcodec vocoder config > run.toml",),
     "mel-stats": ("melcodec mel-stats recordings/ -o mel_stats.pth", "melcodec mel-stats list.jsonl -o norms.json"),
     "evaluate": (
         "melcodec evaluate recordings/ -o report/",

@@ -56,6 +56,18 @@ Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as train.steps=5000; may be repeated."),
 ]
+Config = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="TOML file of settings, in place of a preset or the defaults.", show_default=False),
+]
+Resume = Annotated[
+    bool | None,
+    typer.Option(
+        "--resume/--no-resume",
+        help="Resume the run in this folder, or start a new one.",
+        show_default="resume if there is one",
+    ),
+]
 MelStats = Annotated[
     Path | None,
     typer.Option(

@@ -14,6 +14,7 @@ import typer
 
 from melcodec.cli import _options as options
 from melcodec.cli._console import progress, say, stop_on_signals
+from melcodec.cli._standard import output_file
 from melcodec.errors import MelcodecError
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 
@@ -33,13 +34,8 @@ CodesIn = Annotated[
     typer.Argument(metavar="CODES...", help="Folders that preprocess wrote, codes files or folders of them.", show_default=False),
 ]
 PriorFolder = Annotated[Path, typer.Argument(metavar="PRIOR", help="Folder that prior train wrote.", show_default=False)]
-PriorOut = Annotated[Path, typer.Option("--output", "-o", help="Folder of the prior and its training.")]
 Valid = Annotated[list[Path] | None, typer.Option(help="Held-out codes. Without it, some speakers of CODES are held out.")]
 Preset = Annotated[str, typer.Option(help="tiny, small, base, mamba or ngram.")]
-Config = Annotated[Path | None, typer.Option(help="TOML file with settings; replaces the preset.")]
-Assignments = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, as train.steps=5000.")]
-Meaning = Annotated[str, typer.Option("--checkpoint", "-c", help="Checkpoint of the codes: a file or the name of a shipped one.")]
-AsJSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Plot = Annotated[Path | None, typer.Option(help="Folder for a picture of each utterance: bits of its codes under the mel.")]
 Seconds = Annotated[float, typer.Option(min=0.1, help="Length of each sample, its prompt included.")]
 Prompt = Annotated[Path | None, typer.Option(help="Sound or codes file that the samples continue.")]
@@ -47,7 +43,6 @@ PromptSeconds = Annotated[float | None, typer.Option(min=0.05, help="Use only th
 Count = Annotated[int, typer.Option(min=1, help="How many samples; more than one need a folder as -o.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="Below 1 prefers probable codes; 0 always takes the most probable.")]
 TopP = Annotated[float, typer.Option(min=0.001, max=1.0, help="Draw from the most probable codes that together have this share.")]
-Seed = Annotated[int, typer.Option(min=0, help="Random seed; the same seed gives the same samples.")]
 PLAIN_SECONDS = 10.0  # between progress lines when stderr is not a terminal
 CODES_PER_PICTURE = 1_000
 
@@ -55,20 +50,18 @@ CODES_PER_PICTURE = 1_000
 @prior_app.command("train")
 def prior_train(
     codes: CodesIn,
-    output: PriorOut,
+    output: options.FolderOutput,
     valid: Valid = None,
     preset: Preset = "small",
-    config: Config = None,
-    assignments: Assignments = None,
-    checkpoint: Meaning = DEFAULT_CHECKPOINT,
+    config: options.Config = None,
+    assignments: options.Assignments = None,
+    checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
     device: options.Device = "auto",
 ) -> None:
     """Train a language model on codes, with n-gram baselines beside it.
 
     Ctrl-C finishes the step and saves; the same command continues from there. The folder gets the network as transformers
     saves it, the n-grams, index.html with curves and samples, and metrics.jsonl.
-
-    Example: melcodec prior train corpus/ -o prior/
     """
     from melcodec.config import with_overrides
     from melcodec.prior.config import load_prior_preset, read_prior_config
@@ -93,15 +86,13 @@ def prior_train(
 def prior_score(
     folder: PriorFolder,
     codes: CodesIn,
-    checkpoint: Meaning = DEFAULT_CHECKPOINT,
+    checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
     plot: Plot = None,
-    as_json: AsJSON = False,
+    as_json: options.AsJSON = False,
 ) -> None:
     """Bits per code and per second of codes under a prior, beside uniform, unigram, bigram and trigram.
 
     Score codes of speakers that the prior was not trained on. Intervals are 95 %, by resampling utterances.
-
-    Example: melcodec prior score prior/ held-out-codes/
     """
     from melcodec.prior.models import load_prior
     from melcodec.prior.reading import check_space, read_codes
@@ -166,8 +157,8 @@ def prior_sample(
     prompt_seconds: PromptSeconds = None,
     temperature: Temperature = 0.9,
     top_p: TopP = 0.95,
-    seed: Seed = 0,
-    checkpoint: Meaning = DEFAULT_CHECKPOINT,
+    seed: options.Seed = 0,
+    checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -175,13 +166,13 @@ def prior_sample(
 
     The suffix of OUT says what is written: .wav, .flac, .npy, .npz or .safetensors. With --count, OUT is a folder of .wav
     files. Repetitions are reported: models of codes tend to hold a code, as in silence, or to run in circles.
-
-    Example: melcodec prior sample prior/ -o out.wav --seconds 8 --prompt clip.wav
     """
     from melcodec.audio.io import WRITERS
     from melcodec.files import check_output
     from melcodec.formats.arrays import SUFFIXES
 
+    output = output_file(output, ".wav") if count == 1 else output
+    options.folder_only(output)
     paths = [output] if count == 1 else [output / f"{index}.wav" for index in range(count)]
     for path in paths:
         options.check_suffix(path, (*WRITERS, *SUFFIXES))

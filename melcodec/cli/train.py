@@ -23,9 +23,6 @@ Preset = Annotated[
     str | None,
     typer.Option(help="Settings to begin with: base, xtts, small, tiny or finetune.", show_default="base; finetune with --init"),
 ]
-Config = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="TOML file of settings, in place of a preset; see melcodec config show.")
-]
 Init = Annotated[
     str | None,
     typer.Option(
@@ -43,14 +40,6 @@ Vocoder = Annotated[
     typer.Option(
         help="What makes sound: griffin-lim, a file or run folder of melcodec vocoder train, or a .toml file with settings.",
         show_default="griffin-lim",
-    ),
-]
-Resume = Annotated[
-    bool | None,
-    typer.Option(
-        "--resume/--no-resume",
-        help="Resume the run in this folder, or start a new one.",
-        show_default="resume if there is one",
     ),
 ]
 RunFolder = Annotated[
@@ -71,13 +60,13 @@ TERMINAL_SECONDS = 0.25  # between updates of the bar
 def train(
     data: options.Data,
     preset: Preset = None,
-    config: Config = None,
+    config: options.Config = None,
     assignments: options.Assignments = None,
     init: Init = None,
     tune: Tune = None,
     vocoder: Vocoder = None,
     output: RunFolder = None,
-    resume: Resume = None,
+    resume: options.Resume = None,
     mel_stats: options.MelStats = None,
     device: options.Device = "auto",
 ) -> None:

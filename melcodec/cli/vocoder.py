@@ -13,36 +13,37 @@ from melcodec.cli import _options as options
 from melcodec.cli._console import say, stop_on_signals
 from melcodec.cli.train import PLAIN_SECONDS, cache_bar
 
-Data = Annotated[
-    list[str], typer.Argument(help="Folders, files, 'globs' or lists of speech (CSV, JSONL, wav.scp, cuts).", show_default=False)
+Init = Annotated[
+    str | None, typer.Option(metavar="CHECKPOINT", help="Vocoder to start from: a file, a run folder, or a shipped name.")
 ]
-Config = Annotated[Path | None, typer.Option(help="TOML file with settings. See melcodec vocoder config.")]
-Assignments = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, as train.steps=5000.")]
-Init = Annotated[str | None, typer.Option(help="Vocoder to start from: a file, run folder or shipped name.")]
-RunFolder = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; checkpoints/DATA-vocoder if not given.")]
-Resume = Annotated[
-    bool | None,
-    typer.Option("--resume/--no-resume", help="Resume the run in this folder, or start a new one.", show_default="resume"),
+RunFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="Output folder.",
+        show_default="checkpoints/DATA-vocoder",
+        callback=options.folder_only,
+    ),
 ]
 vocoder_app = typer.Typer(no_args_is_help=True, help="Train a vocoder, which makes sound of mels, for --vocoder.")
 
 
 @vocoder_app.command("train")
 def vocoder_train(
-    data: Data,
-    config: Config = None,
-    assignments: Assignments = None,
+    data: options.Data,
+    config: options.Config = None,
+    assignments: options.Assignments = None,
     init: Init = None,
     output: RunFolder = None,
-    resume: Resume = None,
+    resume: options.Resume = None,
     device: options.Device = "auto",
 ) -> None:
     """Train a vocoder for the mels of this codec on speech; no transcripts or codes are needed.
 
     Ctrl-C finishes the step and saves; the same command resumes. The run folder gets best.safetensors and last.safetensors,
     which every command that makes sound takes as --vocoder, metrics.jsonl and TensorBoard logs.
-
-    Example: melcodec vocoder train speech/ -o run; melcodec decode codes.npz -o out.wav --vocoder run
     """
     from melcodec.config import parse, read_toml, with_overrides
     from melcodec.training.vocoder.settings import VocoderRunConfig
@@ -71,11 +72,8 @@ def vocoder_train(
 
 
 @vocoder_app.command("config")
-def vocoder_config(assignments: Assignments = None) -> None:
-    """Print the settings of vocoder train as TOML: every key, its value and what it means.
-
-    Example: melcodec vocoder config > run.toml; melcodec vocoder train speech/ --config run.toml
-    """
+def vocoder_config(assignments: options.Assignments = None) -> None:
+    """Print the settings of vocoder train as TOML: every key, its value and what it means."""
     from melcodec.config import to_toml, with_overrides
     from melcodec.training.vocoder.settings import VocoderRunConfig
 

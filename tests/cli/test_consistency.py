@@ -16,11 +16,15 @@ LEAVES = {name: command for name, command in COMMANDS.items() if not hasattr(com
 OTHER_HELP = {
     "--output": "an output file, a folder, or either",
     "--to": "each command has its own formats",
+    "--init": "a checkpoint or a vocoder",
+    "--preset": "each kind of training has its own",
+    "--seconds": "of a sample, its prompt included",
 }
 OTHER_DEFAULT = {
     "--output": "where a command can choose one",
     "--to": "each command has its own formats",
     "--vocoder": "the settings of a run say it, too",
+    "--preset": "each kind of training has its own",
     "--seconds": "the figures of bench are of 10 s",
 }
 
