@@ -11,13 +11,17 @@ import typer
 
 from melcodec.cli import _options as options
 from melcodec.cli._console import progress, say
+from melcodec.errors import MelcodecError
 
 if TYPE_CHECKING:
     from melcodec.store.info import CorpusInfo
 
 Folder = Annotated[Path, typer.Argument(metavar="CODES", help="Folder that preprocess wrote.", show_default=False)]
-Form = Annotated[str, typer.Option("--to", help="npy, bin, webdataset, huggingface or lhotse.", show_default=False)]
+Form = Annotated[str, typer.Option("--to", help="npy, bin, tokens, webdataset, huggingface or lhotse.", show_default=False)]
 ShardSize = Annotated[int, typer.Option(min=1, help="Utterances per file, for webdataset and huggingface.")]
+Offset = Annotated[int, typer.Option(min=0, help="tokens: number of the first code, such as the size of a text vocabulary.")]
+PatternOption = Annotated[str, typer.Option("--pattern", help="tokens: flat or delay, for several codebooks.")]
+Runs = Annotated[bool, typer.Option("--runs", help="tokens: one token for a code that repeats, with durations beside it.")]
 corpus_app = typer.Typer(no_args_is_help=True, help="Folders of codes: what is in them, whether it is whole, other forms.")
 
 
@@ -90,12 +94,26 @@ def corpus_export(
     to: Form,
     output: options.FolderOutput,
     shard_size: ShardSize = 10_000,
+    offset: Offset = 0,
+    pattern: PatternOption = "flat",
+    runs: Runs = False,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Write the codes in another form: .npy files, one flat file, tar shards, a Hugging Face data set or lhotse cuts."""
-    from melcodec.store.export import export
+    """Write the codes in another form.
 
+    .npy files, one flat file of codes or of language-model tokens, tar shards, a Hugging Face data set or lhotse cuts.
+    """
+    from melcodec.store.export import export
+    from melcodec.store.numbering import TokenForm
+
+    if (offset or runs or pattern != "flat") and to != "tokens":
+        raise MelcodecError("--offset, --pattern and --runs are for --to tokens")
+    match pattern:
+        case "flat" | "delay":
+            numbering = TokenForm(offset, pattern, runs)
+        case _:
+            raise MelcodecError(f"--pattern {pattern}: no such pattern", "use flat or delay")
     with progress("exporting") as update:
-        done = export(folder, output, to, overwrite, shard_size, update)
+        done = export(folder, output, to, overwrite, shard_size, update, numbering)
     left_out = f"; {done.left_out} without codes left out" if done.left_out else ""
     say(f"{output}: {done.utterances} utterances{left_out}")

@@ -10,15 +10,17 @@ threads, though floating-point sums differ there in their last digits. Three thi
 
 What still differs is found: the file holds a checksum of its codes, and a decoder that meets other ones raises an error.
 
-    3 bytes    MLC
-    1 byte     version, 1
-    1 byte     r
-    6 bytes    fingerprint of the codec
-    6 bytes    fingerprint of the prior
-    3 varints  N codes; S samples + 1, or 0 where that is not known; Hz of the source, or 0
-    4 bytes    CRC-32 of the codes, little-endian
-    4 bytes    CRC-32 of all other bytes of the file, little-endian
-    the rest   the range coder's 32-bit words, little-endian, without zero bytes at the end
+    3 bytes   MLC
+    1 byte    version, 1
+    1 byte    r
+    4 bytes   fingerprint of the codec, its first 8 hexadecimal digits
+    4 bytes   fingerprint of the prior, likewise
+    varint    S samples + 1, or 0 where that is not known
+    varint    N codes, as the zigzag difference to S // (samples per code)
+    varint    source rate: 0 unknown, 1 to 11 one of ``RATES``, else Hz
+    2 bytes   CRC-32 of all that stands before and after these two bytes, its low half, little-endian
+    4 bytes   CRC-32 of the codes, little-endian
+    the rest  the range coder's 32-bit words, little-endian, without zero bytes at the end
 
 Varints are LEB128: seven bits a byte, the lowest first, and the highest bit set on all but the last.
 """
@@ -45,8 +47,10 @@ STEPS_PER_NAT = 64
 DEEPEST = 1024  # steps below the most probable code, 16 nats, at which frequencies stop falling
 TOTAL_BITS = 20  # of the frequency of the most probable code
 MARGIN = 1e-9  # steps; a thousand times what summing in another order changes
-CRC_BYTES = 4
-FIXED = len(MAGIC) + 1 + 1 + 6 + 6  # bytes before the varints
+RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)  # Hz, of one byte
+CRC_BYTES, SHORT_BYTES = 4, 2
+ID_DIGITS = 8  # of a fingerprint
+FIXED = len(MAGIC) + 1 + 1 + ID_DIGITS  # bytes before the varints
 INSTALL = "pip install 'melcodec[prior]'"
 
 
@@ -105,11 +109,10 @@ def compress(prior: Prior, codes: Codes) -> bytes:
     for logits, symbols in slices:
         encoder.encode(symbols.astype(np.int32), model, table[quantized(logits, rounding)])
     payload = encoder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
-    header = Header(
-        rounding, prior.space.fingerprint, prior.fingerprint, codes.codes.shape[1], codes.num_samples, codes.source_rate,
-        checksum(codes.codes),
-    )  # fmt: skip
-    return _packed(header, payload)
+    ids = prior.space.fingerprint[:ID_DIGITS], prior.fingerprint[:ID_DIGITS]
+    count, check = codes.codes.shape[1], checksum(codes.codes)
+    header = Header(rounding, *ids, count, codes.num_samples, codes.source_rate, check)
+    return _packed(header, payload, prior.space.samples_per_code)
 
 
 def decompress(prior: Prior, content: bytes, where: str) -> Codes:
@@ -118,10 +121,10 @@ def decompress(prior: Prior, content: bytes, where: str) -> Codes:
     Raises:
         MelcodecError: damaged, made with another prior, or this machine's probabilities differ from the encoder's.
     """
-    header, payload = unpack(content, where)
-    if header.prior != prior.fingerprint:
+    header, payload = unpack(content, where, prior.space.samples_per_code)
+    if header.prior != prior.fingerprint[:ID_DIGITS]:
         raise MelcodecError(
-            f"{where}: made with prior {header.prior}, but this one is {prior.fingerprint}", "give that prior with --prior"
+            f"{where}: made with prior {header.prior}..., but this one is {prior.fingerprint}", "give that prior with --prior"
         )
     words = np.frombuffer(payload + bytes(-len(payload) % 4), "<u4").astype(np.uint32)
     decoder = _constriction().stream.queue.RangeDecoder(words)
@@ -132,7 +135,7 @@ def decompress(prior: Prior, content: bytes, where: str) -> Codes:
             "decode it on a machine like that one, and with the same versions of melcodec and constriction",
         )
     size = max(prior.space.sizes)
-    return Codes(codes, header.num_samples, header.source_rate, header.codec, size)
+    return Codes(codes, header.num_samples, header.source_rate, prior.space.fingerprint, size)
 
 
 def _slices(prior: Prior, codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -175,19 +178,26 @@ def _decoded(prior: Prior, decoder: Any, header: Header) -> np.ndarray:
 
 
 def checksum(codes: np.ndarray) -> int:
-    """CRC-32 of codes (Q, N) as little-endian int32, and of their shape."""
+    """CRC-32 of codes (Q, N) as little-endian int32, and of N."""
     return zlib.crc32(np.ascontiguousarray(codes).astype("<i4").tobytes(), codes.shape[1])
 
 
-def _packed(header: Header, payload: bytes) -> bytes:
+def _packed(header: Header, payload: bytes, samples_per_code: int) -> bytes:
     samples = 0 if header.num_samples is None else header.num_samples + 1
+    more = header.num_codes - max(samples - 1, 0) // samples_per_code
+    rate = header.source_rate or 0
+    numbers = (samples, 2 * more if more >= 0 else -2 * more - 1, RATES.index(rate) + 1 if rate in RATES else rate)
     before = MAGIC + bytes([VERSION, header.rounding]) + bytes.fromhex(header.codec) + bytes.fromhex(header.prior)
-    before += b"".join(map(_varint, (header.num_codes, samples, header.source_rate or 0)))
-    before += header.checksum.to_bytes(CRC_BYTES, "little")
-    return before + zlib.crc32(before + payload).to_bytes(CRC_BYTES, "little") + payload
+    before += b"".join(map(_varint, numbers))
+    after = header.checksum.to_bytes(CRC_BYTES, "little") + payload
+    return before + _short(before + after) + after
 
 
-def unpack(content: bytes, where: str) -> tuple[Header, bytes]:
+def _short(content: bytes) -> bytes:
+    return (zlib.crc32(content) & 0xFFFF).to_bytes(SHORT_BYTES, "little")
+
+
+def unpack(content: bytes, where: str, samples_per_code: int) -> tuple[Header, bytes]:
     """The header of a ``.mlc`` file and the range coder's bytes; MelcodecError when it is damaged or no such file."""
     if not content.startswith(MAGIC):
         raise MelcodecError(f"{where}: not a {SUFFIX} file")
@@ -198,17 +208,19 @@ def unpack(content: bytes, where: str) -> tuple[Header, bytes]:
         for _ in range(3):
             value, place = _read_varint(content, place)
             numbers.append(value)
-        body = place + CRC_BYTES
-        told, payload = content[body : body + CRC_BYTES], content[body + CRC_BYTES :]
-        if len(told) < CRC_BYTES or zlib.crc32(content[:body] + payload) != int.from_bytes(told, "little"):
+        after = content[place + SHORT_BYTES :]
+        if len(after) < CRC_BYTES or content[place : place + SHORT_BYTES] != _short(content[:place] + after):
             raise ValueError
     except (ValueError, IndexError):
         raise MelcodecError(f"{where}: damaged: its checksum does not fit", "copy or download it again") from None
+    samples, zigzag, rate = numbers
+    more = zigzag // 2 if zigzag % 2 == 0 else -(zigzag + 1) // 2
     header = Header(
-        content[4], content[5:11].hex(), content[11:17].hex(), numbers[0], numbers[1] - 1 if numbers[1] else None,
-        numbers[2] or None, int.from_bytes(content[place:body], "little"),
+        content[4], content[5:9].hex(), content[9:13].hex(), max(samples - 1, 0) // samples_per_code + more,
+        samples - 1 if samples else None, (RATES[rate - 1] if rate <= len(RATES) else rate) if rate else None,
+        int.from_bytes(after[:CRC_BYTES], "little"),
     )  # fmt: skip
-    return header, payload
+    return header, after[CRC_BYTES:]
 
 
 def _varint(value: int) -> bytes:

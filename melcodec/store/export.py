@@ -3,6 +3,8 @@
     npy           ID.npy, (Q, N) in the smallest unsigned type that holds K, and index.jsonl
     bin           codes.bin: all codes in a row, uint16, little-endian, code by code (for Q > 1: the Q of a code together);
                   offsets.bin: int64, where each utterance starts, and the end; index.jsonl
+    tokens        tokens.bin: numbers for a language model as ``melcodec.tokens`` gives them, each utterance from begin to end;
+                  uint16 or uint32, little-endian; offsets.bin and index.jsonl as in bin; with runs also durations.bin, uint32
     webdataset    shard-000000.tar ...: KEY.npy, (Q, N), and KEY.json
     huggingface   data/train-00000.parquet ... and a README.md that says so: datasets.load_dataset("out/")
     lhotse        cuts.jsonl.gz and codes/KEY.npy, (N, Q): CutSet.from_file(...), cut.load_codes(); no recordings
@@ -33,6 +35,7 @@ import pyarrow.parquet as pq
 from melcodec.errors import MelcodecError
 from melcodec.store import layout, parquet
 from melcodec.store.codes import smallest_unsigned
+from melcodec.store.numbering import Numbering, TokenForm
 from melcodec.store.parquet import Row
 
 FACTS = "melcodec.json"
@@ -57,6 +60,7 @@ def export(
     overwrite: bool = False,
     shard_size: int = SHARD_SIZE,
     update: Callable[[int, int], None] = lambda done, total: None,
+    numbering: TokenForm | None = None,
 ) -> Exported:
     """Write the committed utterances of ``folder`` to the folder ``output``.
 
@@ -65,6 +69,7 @@ def export(
         overwrite: replace ``output`` when it is an earlier export.
         shard_size: utterances per file, for webdataset and huggingface.
         update: told how many parts of how many are done.
+        numbering: for the form tokens.
 
     Raises:
         MelcodecError: not a folder of codes, a damaged part, an unknown form, or ``output`` exists and must stay.
@@ -85,8 +90,12 @@ def export(
             update(done, len(paths))
 
     with _folder_aside(output) as aside:
-        FORMS[form](rows(), aside, _Target(spec, output, shard_size))
-        facts = {"format": f"melcodec export {form}", **counts, "run": spec}
+        sizes = (spec["codebook_size"],) * spec["num_codebooks"]
+        target = _Target(spec, output, shard_size, Numbering(sizes, numbering or TokenForm()))
+        FORMS[form](rows(), aside, target)
+        facts: dict[str, Any] = {"format": f"melcodec export {form}", **counts, "run": spec}
+        if form == "tokens":
+            facts["tokens"] = target.numbering.facts
         (aside / FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     return Exported(form, **counts)
 
@@ -98,6 +107,7 @@ class _Target:
     spec: dict[str, Any]
     final: Path
     shard_size: int
+    numbering: Numbering
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -189,6 +199,22 @@ def _write_bin(rows: Iterator[Row], folder: Path, target: _Target) -> None:
             flat = _codes(row).T.astype("<u2").reshape(-1)
             codes.write(flat.tobytes())
             position += len(flat)
+            offsets.write(np.array(position, "<i8").tobytes())
+            index.write(_line(facts_of(row)))
+
+
+def _write_tokens(rows: Iterator[Row], folder: Path, target: _Target) -> None:
+    names, position = ("tokens.bin", "offsets.bin", *(("durations.bin",) if target.numbering.form.runs else ())), 0
+    with ExitStack() as files:
+        out, offsets, *lasting = (files.enter_context((folder / name).open("wb")) for name in names)
+        index = files.enter_context((folder / "index.jsonl").open("w", encoding="utf-8"))
+        offsets.write(np.array(position, "<i8").tobytes())
+        for row in rows:
+            tokens, durations = target.numbering.flat(_codes(row))
+            out.write(tokens.tobytes())
+            if durations is not None:
+                lasting[0].write(durations.tobytes())
+            position += len(tokens)
             offsets.write(np.array(position, "<i8").tobytes())
             index.write(_line(facts_of(row)))
 
@@ -290,6 +316,7 @@ def _cut(row: Row, key: str, shape: tuple[int, ...], target: _Target) -> dict[st
 FORMS: dict[str, Callable[[Iterator[Row], Path, _Target], None]] = {
     "npy": _write_npy,
     "bin": _write_bin,
+    "tokens": _write_tokens,
     "webdataset": _write_webdataset,
     "huggingface": _write_huggingface,
     "lhotse": _write_lhotse,

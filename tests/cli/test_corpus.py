@@ -151,3 +151,15 @@ def test_decode_checks_the_fingerprint(cli, refused, speech, tiny, tmp_path):
     assert cli(*command, "--any-checkpoint").status == 0
     assert "exists already" in refused(*command, "--any-checkpoint")
     assert cli(*command, "--any-checkpoint", "-f").status == 0
+
+
+def test_export_tokens(cli, refused, codes):
+    delay = ["--pattern", "delay"]
+    status, _, err = cli(
+        "corpus", "export", "codes", "--to", "tokens", "-o", "out", "--offset", 100, "--runs", "--pattern", "delay"
+    )
+    assert status == 0, err
+    facts = json.loads((codes.parent / "out/melcodec.json").read_text())["tokens"]
+    assert (facts["offset"], facts["runs"], facts["pattern"], facts["dtype"]) == (100, True, "delay", "uint16")
+    assert "are for --to tokens" in refused("corpus", "export", "codes", "--to", "bin", "-o", "x", "--offset", 100)
+    assert "no such pattern" in refused("corpus", "export", "codes", "--to", "tokens", "-o", "x", "--pattern", "other")

@@ -81,6 +81,7 @@ def test_it_learns_and_the_folder_is_complete(codes_folder, tiny_checkpoint, tmp
     assert AutoModelForCausalLM.from_pretrained(tmp_path).config.eos_token_id == prior.tokens.end
 
 
+@pytest.mark.slow
 def test_a_kill_changes_no_byte(codes_folder, tiny_checkpoint, tmp_path):
     """Killed after a state that is not the last thing that was done, and stopped by hand: the same files as without."""
     run(codes_folder, tmp_path / "whole", tiny_checkpoint)
@@ -180,6 +181,7 @@ train_prior(Sources([Path(sys.argv[1])], (), sys.argv[2]), config, sys.argv[3], 
 """
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(codes_folder, tiny_checkpoint, tmp_path):
     script = tmp_path / "two.py"
     script.write_text(TWO)

@@ -18,7 +18,9 @@ from melcodec.errors import MelcodecError
 from melcodec.store import layout
 from melcodec.store.codes import load_codes
 from melcodec.store.export import FORMS, Exported, export, file_key
+from melcodec.store.numbering import TokenForm
 from melcodec.store.parquet import Row
+from melcodec.tokens import Tokens
 from tests import forked
 from tests.stores import make_store, speech_rows
 
@@ -270,3 +272,39 @@ def test_nothing_committed(folder, speech, tmp_path):
     empty = make_store(tmp_path / "codes", [], speech[1])
     for form in FORMS:
         assert export(empty, tmp_path / form, form) == Exported(form, 0, 0)
+
+
+def test_tokens(folder, rows, tmp_path):
+    export(folder, tmp_path / "out", "tokens", numbering=TokenForm(offset=70_000))
+    facts = json.loads((tmp_path / "out/melcodec.json").read_text())["tokens"]
+    assert facts == {
+        **{"begin": 70_032, "end": 70_033, "pad": 70_034, "vocabulary": 70_035, "pattern": "flat", "offset": 70_000, "width": 1},
+        **{"dtype": "uint32", "runs": False},
+    }
+    tokens = np.fromfile(tmp_path / "out/tokens.bin", "<u4")
+    offsets = np.fromfile(tmp_path / "out/offsets.bin", "<i8")
+    assert len(offsets) == len(rows) + 1
+    assert offsets[-1] == len(tokens)
+    for row, begin, end in zip(rows, offsets, offsets[1:], strict=False):
+        assert tokens[begin:end].tolist() == [70_032, *(70_000 + row.codes[0].astype(int)).tolist(), 70_033]
+
+
+def test_tokens_of_runs(folder, rows, tmp_path):
+    export(folder, tmp_path / "out", "tokens", numbering=TokenForm(runs=True))
+    tokens, durations = np.fromfile(tmp_path / "out/tokens.bin", "<u2"), np.fromfile(tmp_path / "out/durations.bin", "<u4")
+    offsets = np.fromfile(tmp_path / "out/offsets.bin", "<i8")
+    assert len(tokens) == len(durations) < sum(row.codes.shape[1] + 2 for row in rows)
+    begin, end = offsets[0] + 1, offsets[1] - 1
+    assert np.array_equal(np.repeat(tokens[begin:end], durations[begin:end]), rows[0].codes[0])
+
+
+def test_tokens_of_several_codebooks(wide, tmp_path):
+    rows, store = wide
+    for pattern in ("flat", "delay"):
+        export(store, tmp_path / pattern, "tokens", numbering=TokenForm(pattern=pattern))
+        numbers = Tokens((1024, 1024), pattern)
+        tokens = np.fromfile(tmp_path / pattern / "tokens.bin", "<u2")
+        offsets = np.fromfile(tmp_path / pattern / "offsets.bin", "<i8")
+        assert tokens[: offsets[1]].tolist() == numbers.sequence(rows[0].codes).ravel().tolist()
+    with pytest.raises(MelcodecError, match="for one codebook"):
+        export(store, tmp_path / "runs", "tokens", numbering=TokenForm(runs=True))
