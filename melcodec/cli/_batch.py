@@ -27,7 +27,7 @@ class Tally:
     failures: list[tuple[Path, MelcodecError]] = field(default_factory=list)
 
     def pending(self, overwrite: bool) -> list[Job]:
-        """The jobs to do: in a folder, outputs that exist are kept, so that a stopped run goes on where it was."""
+        """The jobs to do: in a folder, outputs that exist are kept, so that a stopped run is resumed."""
         if self.jobs.single:
             job = self.jobs.jobs[0]
             if job.target.exists() and not overwrite:

@@ -49,7 +49,7 @@ def evaluate(
 ) -> None:
     """Reconstruct speech, score it, and write a report: index.html, metrics.json, files.csv and, with anchors, rates.svg.
 
-    A run that was stopped goes on where it was. A score that cannot be computed is absent, with its reason. Most metrics come
+    The same command resumes a stopped run. A score that cannot be computed is absent, with its reason. Most metrics come
     with the extra 'eval'; nothing needs a network.
     """
     from melcodec.evaluation.run import EvaluationSettings, Listener

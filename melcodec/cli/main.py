@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def flush_stdout() -> None:
-    """Meet a closed pipe or a full disk here: little output waits in a buffer, and at exit python would complain."""
+    """Write what is still in the buffer, so that a closed pipe or a full disk is found here and not by Python at exit."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,4 +1,4 @@
-"""``melcodec preprocess``: a corpus to a folder of codes that goes on where it was stopped."""
+"""``melcodec preprocess``: a corpus to a folder of codes; a stopped run is resumed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def preprocess(
 ) -> None:
     """Turn a corpus into a folder of codes, on all cores or GPUs.
 
-    Run it again and it goes on: what is done is never done again, and new files are added. Every file ends as codes or
+    Run it again to resume: what is done stays, and new files are added. Every file ends as codes or
     as a line of failures.jsonl; the exit status is 1 when there are more failures than allowed.
     """
     from melcodec.corpus.driver import Job, Listener
@@ -185,7 +185,7 @@ def in_words(now: Snapshot) -> str:
 
 
 def left_in_words(seconds: float | None) -> str:
-    """``, 4 min left``, or less than two minutes in seconds; nothing when nobody knows, or nothing is left."""
+    """``, 4 min left``, or less than two minutes in seconds; empty when it is not known, or nothing is left."""
     if not seconds:
         return ""
     return f", {math.ceil(seconds)} s left" if seconds < 120 else f", {round(seconds / 60)} min left"

@@ -72,7 +72,7 @@ def train(
 ) -> None:
     """Train a tokenizer on speech.
 
-    Ctrl-C finishes the step and saves; the same command goes on from there. The run folder gets best.safetensors and
+    Ctrl-C finishes the step and saves; the same command resumes from there. The run folder gets best.safetensors and
     last.safetensors, which every command takes as --checkpoint, index.html, metrics.jsonl, samples and TensorBoard logs.
     Several GPUs: torchrun --nproc-per-node 8 -m melcodec train DATA.
     """

@@ -1,4 +1,4 @@
-"""What every reader of this room gives: utterances, named once and for all."""
+"""What every reader of this package returns: utterances."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Utterance:
 
     Args:
         id: unique in its corpus, with ``/`` between folders; the relative path without its suffix, or what the list says.
-        path: of the file or archive, as the operating system wants it, or a URL. Nobody has looked whether it is there.
+        path: of the file or archive, as the operating system wants it, or a URL. It may be missing.
         member: name inside the tar archive ``path``; empty for a plain file.
         start: seconds into the file.
         duration: seconds, as the list says; None means to the end of the file.

@@ -56,7 +56,7 @@ def find_utterances(sources: Sequence[str | Path], note: Callable[[str], None] |
     found = sorted(_united(gathered.read()), key=attrgetter("id"))
     if note and (passed_over := gathered.others.not_taken("audio")):
         note(passed_over)
-    if not found:  # folders and archives have complained themselves
+    if not found:  # empty folders and archives have raised their own errors
         raise MelcodecError(f"{', '.join(map(str, sources))}: there are no rows in it", "a list has a row for every file")
     for one, other in pairwise(found):
         if one.id == other.id:

@@ -1,6 +1,6 @@
 """What utterances are called, and which set a folder or a list says they belong to.
 
-Paths are strings in this room: a list may hold millions, and a Path takes longer than all the rest of its row.
+Paths are strings in this package: a list may hold millions, and making a Path takes longer than the rest of its row.
 """
 
 # ruff: noqa: PTH100, PTH118, PTH120, PTH122

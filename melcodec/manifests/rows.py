@@ -1,4 +1,4 @@
-"""Rows of lists, whatever their format: from named values to an utterance, and every complaint names list and line."""
+"""Rows of lists, whatever their format: from named values to an utterance; every error names the list and the line."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def opened(path: str) -> Iterator[IO[str]]:
 
 @cache
 def missing_reader(protocol: str) -> tuple[str, str | None] | None:
-    """Why URLs of ``protocol`` (``s3``, ``https``) cannot be read here, and a hint; None when they can. Nobody is called."""
+    """Why URLs of ``protocol`` (``s3``, ``https``) cannot be read here, and a hint; None when they can. Nothing is downloaded."""
     try:
         fsspec = import_module("fsspec")  # it brings no types
         for each in protocol.split("::"):  # as in simplecache::s3
