@@ -147,7 +147,11 @@ def test_mel_stats_refusals(refused, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("run.json", "melcodec corpus info folder"), ("metrics.json", "index.html"), ("config.toml", "no best.safetensors yet")],
+    [
+        ("run.json", "melcodec corpus info folder"),
+        ("metrics.json", "index.html"),
+        ("config.toml", "it has no best.safetensors yet"),
+    ],
 )
 def test_folders_that_melcodec_wrote_have_their_own_way_in(name, hint, refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
