@@ -202,7 +202,7 @@ class Codec:
         """
         with open_blocks(source, self.sample_rate, span, member) as (info, blocks):
             codes, num_samples = self.encode_stream(blocks, pad_to)
-        return Codes(codes, num_samples, info.sample_rate, self.fingerprint, self.codebook_size)
+        return Codes(codes, num_samples, info.sample_rate, self.fingerprint, self.sizes)
 
     def encode_stream(self, blocks: Iterable[Array], pad_to: int = 0, sample_rate: int | None = None) -> tuple[np.ndarray, int]:
         """Blocks (n,) of floats in [-1, 1] that continue each other -> codes (Q, N) int64, and S at the codec's rate.
@@ -292,6 +292,7 @@ class Codec:
             raise MelcodecError(
                 f"{where}: made by checkpoint {codes.fingerprint}, but this one is {self.fingerprint}",
                 "give that checkpoint with --checkpoint, or --any-checkpoint to decode regardless",
+                "mismatch",
             )
 
     @torch.no_grad()

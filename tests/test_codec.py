@@ -317,7 +317,7 @@ def test_encode_file(tiny, examples):
     codes = tiny.encode_file(examples["kathleen_en_48k_stereo"])
     assert codes.source_rate == 48_000
     assert codes.codes.shape == (1, tiny.num_codes(codes.num_samples))
-    assert (codes.fingerprint, codes.codebook_size) == (tiny.fingerprint, 32)
+    assert (codes.fingerprint, codes.sizes) == (tiny.fingerprint, (32,))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

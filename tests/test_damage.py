@@ -26,7 +26,7 @@ from melcodec.vocoder.file import load_vocoder
 
 PER_FORMAT = 30
 HEADER = 400  # bytes; damage there is the most inventive
-CODES = Codes(np.arange(40)[None] % 32, 40_000, 22_050, "0123456789ab", 32)
+CODES = Codes(np.arange(40)[None] % 32, 40_000, 22_050, "0123456789ab", (32,))
 MEL = np.linspace(-11, 2, 800, dtype=np.float32).reshape(80, 10)
 
 

@@ -56,8 +56,8 @@ def in_words(found: CorpusInfo) -> dict[str, str]:
         "failed": failures or "none",
         "codes": f"{found.codes} in {found.parts} parts, {found.stored_bytes} bytes",
         **{
-            f"codebook {number}": f"{book.used} of {found.codebook_size} used, perplexity {book.perplexity:.1f}"
-            for number, book in enumerate(found.usage)
+            f"codebook {number}": f"{book.used} of {size} used, perplexity {book.perplexity:.1f}"
+            for number, (book, size) in enumerate(zip(found.usage, found.sizes, strict=True))
         },
         "bit rate": f"{found.bits_per_second:.1f} bit/s; {found.entropy_bits_per_second:.1f} at the codes' entropy",
         "languages": languages or "none",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melcodec.cli import _options as options
-from melcodec.cli._batch import Tally
+from melcodec.cli._batch import Tally, recipe, say_unknown
 from melcodec.cli._console import progress, say
 from melcodec.cli._mlc import MLC, CodesFiles, PriorOption, check_prior_is_used
 from melcodec.cli._standard import output_file
@@ -89,21 +89,26 @@ def decode(
         raise MelcodecError("--num-samples is for a single file", ".npz and .safetensors codes know their own length")
     check_prior_is_used(prior, {job.source.suffix.lower() for job in jobs.jobs})
     tally = Tally(jobs)
-    todo = tally.pending(overwrite)
+    settings = {"vocoder": vocoder} if suffix in WRITERS else {"normalized": normalized}
+    todo = tally.pending(overwrite, recipe("decode", checkpoint, **settings))
 
     from melcodec.codec import Codec
+    from melcodec.store.reader import read_codes
 
     codec = Codec.from_pretrained(checkpoint, device, vocoder)
     files = CodesFiles(prior, codec.fingerprint)
     if any(job.source.suffix.lower() == MLC for job in todo):
         _ = files.prior  # a prior that is missing is one error, not one for every file
+    unknown: list[str] = []
     with progress("decoding") as update:
         for index, job in enumerate(todo, start=1):
             try:
-                codes = files.load(job.source) if wanted is None else stored_codes(job.source, wanted)
+                codes = files.load(job.source) if wanted is None else read_codes(job.source, wanted)
                 if not any_checkpoint:
                     codec.check_fingerprint(codes, str(job.source))
+                    unknown += [] if codes.fingerprint else [str(job.source)]
                 length = num_samples or codes.num_samples
+                tally.note(job)
                 said = writer(job.target, normalized)(codec, codes, length, job.target)
                 tally.done += 1
                 if jobs.single:
@@ -111,6 +116,7 @@ def decode(
             except (MelcodecError, OSError) as error:
                 tally.fail(job.source, from_os(error) if isinstance(error, OSError) else error)
             update(index, len(todo))
+    say_unknown(unknown)
     if not jobs.single:
         tally.finish("files decoded")
 
@@ -134,20 +140,6 @@ def one_job(inputs: list[Path], output: Path | None, known: tuple[str, ...], suf
     output = output_file(output, suffix)
     options.check_suffix(output, known)
     return options.Jobs([options.Job(inputs[0], output)], None)
-
-
-def stored_codes(folder: Path, wanted: str) -> Codes:
-    """The codes of the utterance ``wanted`` in the store ``folder``; MelcodecError when it has none."""
-    import numpy as np
-
-    from melcodec.store.codes import Codes
-    from melcodec.store.layout import read_spec
-    from melcodec.store.parquet import find_row
-
-    spec, row = read_spec(folder), find_row(folder, wanted)
-    if row.codes is None:
-        raise MelcodecError(f"{wanted}: has no codes: {row.status}: {row.error}")
-    return Codes(row.codes.astype(np.int64), row.num_samples, row.source_rate, spec["fingerprint"], spec["codebook_size"])
 
 
 def writer(target: Path, normalized: bool) -> Callable[[Codec, Codes, int | None, Path], str]:

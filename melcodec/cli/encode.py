@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from melcodec.cli import _options as options
-from melcodec.cli._batch import Tally
+from melcodec.cli._batch import Tally, recipe
 from melcodec.cli._console import progress, say
 from melcodec.cli._mlc import MLC, CodesFiles, PriorOption, check_prior_is_used
 from melcodec.errors import MelcodecError
@@ -35,8 +35,9 @@ def encode(
 ) -> None:
     """Turn sound into codes: one file, a folder whose tree is kept, or the utterances of a list.
 
-    .npy holds the codes alone, (Q, N); .npz and .safetensors also the length, the source's rate and the checkpoint's
-    fingerprint, so that decoding crops exactly. .mlc has all that, entropy-coded with a prior: the smallest, and lossless.
+    .npz and .safetensors hold codes (Q, N), the length, the source's rate and the checkpoint's fingerprint, so that decoding
+    crops exactly and refuses another checkpoint. .npy holds the codes alone; in a folder, a hidden list knows the rest. .mlc is
+    entropy-coded with a prior: the smallest, and lossless.
     """
     from melcodec.formats.arrays import SUFFIXES, array_suffix
 
@@ -47,10 +48,11 @@ def encode(
     if pad_to and not jobs.single:
         raise MelcodecError("--pad-to is for a single file")
     tally = Tally(jobs)
-    todo = tally.pending(overwrite)
+    todo = tally.pending(overwrite, recipe("encode", checkpoint, **({"prior": prior} if f".{to}" == MLC else {})))
 
     from melcodec.codec import Codec
     from melcodec.corpus.files import encode_files
+    from melcodec.store.codes import file_facts
 
     codec = Codec.from_pretrained(checkpoint, device)
     files = CodesFiles(prior, codec.fingerprint)
@@ -63,6 +65,8 @@ def encode(
         coded = todo[0].target.suffix.lower() == MLC
         rate = 8 * todo[0].target.stat().st_size / seconds if coded else codec.bitrate
         say(f"{todo[0].target}: {codes.codes.shape[-1]} codes for {seconds:.2f} s ({rate:.0f} bit/s)")
+        if todo[0].target.suffix.lower() == ".npy":
+            say("note: .npy holds neither the length nor the checkpoint's fingerprint; .npz and .safetensors do")
         return
     encoded = encode_files(codec, [job.whole for job in todo], batch_size, num_workers)
     with progress("encoding") as update:
@@ -70,7 +74,8 @@ def encode(
             try:
                 if isinstance(item.result, MelcodecError):
                     raise item.result
-                files.save(job.target, item.result, overwrite)
+                tally.note(job, file_facts(item.result))
+                files.save(job.target, item.result, True)
                 tally.done += 1
             except MelcodecError as error:
                 tally.fail(job.source, error)

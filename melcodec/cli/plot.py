@@ -9,6 +9,7 @@ import typer
 
 from melcodec.cli import _options as options
 from melcodec.cli import _pictures as pictures
+from melcodec.cli._batch import say_unknown
 from melcodec.cli._console import say
 from melcodec.cli._pictures import Drawn, check_target, is_page, title_of
 from melcodec.cli._standard import input_file
@@ -110,10 +111,10 @@ def plot_codes(
 
     from melcodec.audio.io import load
     from melcodec.codec import Codec
-    from melcodec.store.codes import load_codes
+    from melcodec.store.reader import read_codes
 
     source = stored_or_sound(source)
-    stored = load_codes(Path(source)) if pictures.is_array(source) else None
+    stored = read_codes(Path(source)) if pictures.is_array(source) else None
     codec = Codec.from_pretrained(checkpoint, device, vocoder)
     length: int | None
     if stored is None:
@@ -133,6 +134,7 @@ def plot_codes(
     more = with_codes("The sound and what its codes give back.", waves, codes, codec)
     pictures.save(Drawn(figure, title, f"Codes under the mel spectrogram of {title}", [f"{said}."], more), output, overwrite)
     say(f"{output}: {said}")
+    say_unknown([source] if stored and not stored.fingerprint and not any_checkpoint else [])
 
 
 @plot_app.command("chance")
@@ -153,8 +155,8 @@ def plot_chance(
     from melcodec.codec import Codec
 
     codec = Codec.from_pretrained(checkpoint, device, vocoder)
-    shape = codec.num_codebooks, max(1, round(seconds * codec.code_rate))
-    codes = np.random.default_rng(seed).integers(0, codec.codebook_size, shape)
+    random, length = np.random.default_rng(seed), max(1, round(seconds * codec.code_rate))
+    codes = np.stack([random.integers(0, size, length) for size in codec.sizes])
     title = "Random codes, decoded"
     figure = draw_codes(codec, codec.decode_to_mel(codes)[0].cpu().numpy(), codes, title)
     waves = {"Decoded": codec.decode(codes)[0].cpu().numpy()} if is_page(output) else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +10,7 @@ import typer
 
 from melcodec.cli import _options as options
 from melcodec.cli import _pictures as pictures
+from melcodec.cli._batch import say_unknown
 from melcodec.cli._console import progress, say
 from melcodec.cli._pictures import Drawn, check_target, title_of
 from melcodec.errors import MelcodecError
@@ -58,12 +59,12 @@ def plot_codebook(
         files = find_speech(data, say)
         with progress("counting") as update:
             counted = count_codes(files, lambda: codec, update)
-        counts, left_out = counted.counts, counted.left_out
+        counts, left_out = counted.books[0], counted.left_out
         latents = first_latents(codec, [item for item in files if name_of(item) not in left_out])
         figure = plots.plot_codebook_use(embed, counts, *latents, title, umap)
     else:
         figure = plots.plot_codebook(embed, title=title, umap=umap)
-    said = usage_said(counts) if counts is not None else f"{len(embed):,} codewords of width {embed.shape[1]}"
+    said = usage_said([counts]) if counts is not None else f"{len(embed):,} codewords of width {embed.shape[1]}"
     alt = "Codewords as points in a plane" + (", as large as they are used, beside latents that become codewords" if data else "")
     pictures.save(Drawn(figure, title, alt, [f"{said}."], [codeword_table(embed, counts)]), output, overwrite)
     say(f"{output}: {said}")
@@ -95,15 +96,19 @@ def plot_usage(
     files = find_codes_or_sound(inputs, say)
     with progress("counting") as update:
         counted = count_codes(files, cache(lambda: Codec.from_pretrained(checkpoint, device)), update)
-    counts = counted.counts
     title = title_of(inputs[0]) if len(inputs) == 1 else f"{len(files):,} files"
-    order = np.argsort(-counts, kind="stable")
-    rows = [[rank, int(code), int(counts[code]), 100 * counts[code] / counts.sum()] for rank, code in enumerate(order, start=1)]
-    table = Table("Every code, the most used first.", ["Rank", "Code", "Times used", "Share (%)"], rows)
-    said = usage_said(counts)
+    tables = []
+    for book, counts in enumerate(counted.books, start=1):
+        ranked = enumerate(np.argsort(-counts, kind="stable"), start=1)
+        rows = [[rank, int(code), int(counts[code]), 100 * counts[code] / counts.sum()] for rank, code in ranked]
+        which = f" of codebook {book}" if len(counted.books) > 1 else ""
+        tables.append(Table(f"Every code{which}, the most used first.", ["Rank", "Code", "Times used", "Share (%)"], rows))
+    said = usage_said(counted.books)
     alt = f"Share of each code over its rank, on logarithmic axes: {said}"
-    pictures.save(Drawn(plots.plot_usage(counts, title), title, alt, [f"{said}."], [table]), output, overwrite)
+    pictures.save(Drawn(plots.plot_usage(counted.books, title), title, alt, [f"{said}."], tables), output, overwrite)
     say(f"{output}: {said}")
+    if counted.unknown:
+        say_unknown(counted.unknown, "whether one checkpoint made all of the codes")
     name_left_out(counted.left_out)
 
 
@@ -146,12 +151,16 @@ def name_left_out(left_out: Mapping[str, MelcodecError]) -> None:
         raise typer.Exit(1)
 
 
-def usage_said(counts: np.ndarray) -> str:
-    """Counts (K,) in words."""
+def usage_said(books: Sequence[np.ndarray]) -> str:
+    """Counts (K,) of each codebook in words."""
     from melcodec.metrics.codes import code_usage
 
-    usage = code_usage(counts)
-    return f"{usage.used:,} of {len(counts):,} codes used, perplexity {usage.perplexity:,.0f}, {usage.total:,} codes counted"
+    found = []
+    for book, counts in enumerate(books, start=1):
+        usage = code_usage(counts)
+        which = f"codebook {book}: " if len(books) > 1 else ""
+        found.append(f"{which}{usage.used:,} of {len(counts):,} codes used, perplexity {usage.perplexity:,.0f}")
+    return f"{'; '.join(found)}{';' if len(books) > 1 else ','} {usage.total:,} codes counted"
 
 
 def codeword_table(embed: np.ndarray, counts: np.ndarray | None) -> Table:

@@ -226,7 +226,7 @@ def write_sample(path: Path, codes: np.ndarray, codec: Codec, overwrite: bool) -
     if path.suffix.lower() in WRITERS:
         save_blocks(path, codec.decode_stream(codes), codec.sample_rate)
     else:
-        save_codes(path, Codes(codes, None, None, codec.fingerprint, codec.codebook_size), overwrite)
+        save_codes(path, Codes(codes, None, None, codec.fingerprint, codec.sizes), overwrite)
 
 
 def loops_said(found: list[Loop], code_rate: float) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from melcodec.cli import _options as options
-from melcodec.cli._batch import Tally
+from melcodec.cli._batch import Tally, recipe
 from melcodec.cli._console import progress, say
 from melcodec.cli.decode import write_sound
 from melcodec.errors import MelcodecError, from_os
@@ -33,7 +33,7 @@ def roundtrip(
         raise MelcodecError(f"--to {to}: not a format of sound", f"use one of {', '.join(name[1:] for name in WRITERS)}")
     jobs = options.plan_jobs(inputs, output, WRITERS, f".{to}", "audio")
     tally = Tally(jobs)
-    todo = tally.pending(overwrite)
+    todo = tally.pending(overwrite, recipe("roundtrip", checkpoint, vocoder=vocoder))
 
     from melcodec.codec import Codec
 
@@ -43,6 +43,7 @@ def roundtrip(
             try:
                 item = job.whole
                 codes = codec.encode_file(item.path, 0, Span(item.start, item.duration), item.member)
+                tally.note(job)
                 said = write_sound(codec, codes, codes.num_samples, job.target)
                 tally.done += 1
                 if jobs.single:

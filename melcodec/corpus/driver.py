@@ -14,21 +14,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from melcodec.corpus.embedded import EmbeddedExecutor
 from melcodec.corpus.progress import Meter, Snapshot
 from melcodec.corpus.quarantine import ATTEMPTS, Case
 from melcodec.corpus.reading import Rules
-from melcodec.corpus.tasks import WORKERS_PER_GPU, Event, Executor, Finished, Lost, Setup, Task
-from melcodec.errors import MelcodecError
+from melcodec.corpus.tasks import WORKERS_PER_GPU, Event, Executor, Setup, Task, start_worker
+from melcodec.errors import MelcodecError, from_os
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 from melcodec.manifests.base import Utterance
+from melcodec.processes import Finished, Lost, Pool
 from melcodec.store.commit import committed, sweep
 from melcodec.store.finalize import Summary, finalize
 from melcodec.store.layout import LOCK, part_name
 from melcodec.store.plan import Segment, Unit, extend_plan
 from melcodec.store.retry import begin_retry, end_retry, resume_retry
 
-POLL_SECONDS = 0.25  # also how long a Ctrl-C may go unheard
 UNIT_TIMEOUT = 3600.0
 Todo = list[tuple[Segment, int]]
 
@@ -92,6 +91,8 @@ def preprocess(utterances: Sequence[Utterance], folder: Path, job: Job, listener
             executor = _executor(job, folder, spec, len(todo), listener.say)
             try:
                 stopped = not _Run(executor, job, listener, meter, retried).run(todo, stuck)
+            except OSError as error:
+                raise from_os(error) from None
             finally:
                 executor.close()
                 sweep(folder)
@@ -123,8 +124,9 @@ class _Run:
                     self.again.append(self._open(*fresh.popleft()))
                 if self.again:
                     self.meter.start()
-                    self.executor.submit(self.again.popleft())
-            for event in self.executor.poll(POLL_SECONDS):
+                    task = self.again.popleft()
+                    self.executor.submit(task, task.timeout)
+            for event in self.executor.poll():
                 self.meter.note(event)
                 self._note(event, stuck)
             self.listener.progress(self.meter.snapshot())
@@ -141,7 +143,7 @@ class _Run:
         case = self.cases[name]
         if isinstance(event, Finished):
             self.again.extend(case.finished(event.task))
-            if event.receipt is not None:
+            if event.result is not None:
                 del self.cases[name]
         elif isinstance(event, Lost):
             what = f"{len(event.task.unit.utterances)} utterances of unit {name}"
@@ -223,7 +225,7 @@ def _executor(job: Job, folder: Path, spec: dict[str, Any], units: int, say: Cal
         from melcodec.corpus.ray_executor import RayExecutor
 
         return RayExecutor(setup, job.address, job.workers, units, say)
-    return EmbeddedExecutor(list(_setups(setup, job.workers, units)))
+    return Pool(start_worker, list(_setups(setup, job.workers, units)))
 
 
 def _setups(setup: Setup, workers: int, units: int) -> Iterable[Setup]:

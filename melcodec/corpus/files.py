@@ -67,7 +67,7 @@ def _encode_group(codec: Codec, group: list[_Read]) -> Iterator[Encoded]:
                 yield Encoded(said, from_os(error))
         else:
             codes = next(encoded).numpy()
-            yield Encoded(said, Codes(codes, len(item.wave), item.rate, codec.fingerprint, codec.codebook_size))
+            yield Encoded(said, Codes(codes, len(item.wave), item.rate, codec.fingerprint, codec.sizes))
 
 
 def _read(item: Utterance, sample_rate: int) -> _Read:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from melcodec.corpus.tasks import Advanced, Event, Finished
+from melcodec.corpus.tasks import Advance, Event, Task
+from melcodec.processes import Finished, Reported
 from melcodec.store.plan import Unit
 
 
@@ -67,7 +68,7 @@ class Meter:
         self.utterances = self.units = self.failures = 0
         self.seconds = self.settled = 0.0  # encoded; of what was expected, done
         self.started: float | None = None
-        self.working: dict[int, Advanced] = {}
+        self.working: dict[int, tuple[Task, Advance]] = {}
 
     def before(self, utterances: int, failures: int) -> None:
         """Count a unit that an earlier run committed."""
@@ -82,14 +83,14 @@ class Meter:
 
     def note(self, event: Event) -> None:
         """Take in what happened."""
-        if isinstance(event, Advanced):
-            self.working[event.worker] = event
+        if isinstance(event, Reported):
+            self.working[event.worker] = event.task, event.report
             return
         self.working.pop(event.worker, None)
-        if isinstance(event, Finished) and event.receipt is not None:
-            self.utterances += event.receipt.rows
-            self.failures += event.receipt.errors
-            self.seconds += event.receipt.seconds
+        if isinstance(event, Finished) and event.result is not None:
+            self.utterances += event.result.rows
+            self.failures += event.result.errors
+            self.seconds += event.result.seconds
             self.settled += event.task.unit.seconds
             self.units += 1
 
@@ -99,22 +100,21 @@ class Meter:
 
     def snapshot(self) -> Snapshot:
         """How far it is now, what the workers are at included."""
-        real = [word for word in self.working.values() if not word.task.probe]
-        settled = self.settled + sum(w.task.unit.seconds * w.utterances / len(w.task.unit.utterances) for w in real)
+        real = [(task.unit, done) for task, done in self.working.values() if not task.probe]
+        settled = self.settled + sum(unit.seconds * done.utterances / len(unit.utterances) for unit, done in real)
         elapsed = time.monotonic() - self.started if self.started is not None else 0.0
         return Snapshot(
-            self.utterances + sum(word.utterances for word in real),
+            self.utterances + sum(done.utterances for _, done in real),
             self.planned,
             self.units,
             self.planned_units,
-            self.failures + sum(word.failures for word in real),
-            self.seconds + sum(word.seconds for word in real),
+            self.failures + sum(done.failures for _, done in real),
+            self.seconds + sum(done.seconds for _, done in real),
             elapsed,
             elapsed * max(0.0, self.expected - settled) / settled if settled else None,
-            {number: _busy(word) for number, word in sorted(self.working.items())},
+            {number: _busy(task.unit, done) for number, (task, done) in sorted(self.working.items())},
         )
 
 
-def _busy(word: Advanced) -> Busy:
-    unit = word.task.unit
-    return Busy(f"{unit.segment:04d}-{unit.number:05d}", word.utterances, len(unit.utterances))
+def _busy(unit: Unit, done: Advance) -> Busy:
+    return Busy(f"{unit.segment:04d}-{unit.number:05d}", done.utterances, len(unit.utterances))

@@ -15,10 +15,10 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from melcodec.corpus.tasks import WORKERS_PER_GPU, Advanced, Event, Finished, Lost, Setup, Task, Worker
-from melcodec.errors import MelcodecError, from_os
+from melcodec.corpus.tasks import WORKERS_PER_GPU, Advance, Advanced, Event, Setup, Task, Worker
+from melcodec.errors import MelcodecError
+from melcodec.processes import POLL_SECONDS, STARTS, Finished, Lost, told
 
-STARTS = 3  # deaths before the first task that are not chance
 PATIENCE = 60.0  # seconds without any worker before the user hears of it
 GPU_CORES = 8  # at most, that decode for one worker with a GPU
 HOST_AND_PORT = re.compile(r"(?:ray://)?\[?(.+?)\]?:(\d{1,5})")
@@ -82,13 +82,13 @@ class RayExecutor:
         """How many workers wait for a task."""
         return sum(hand.ready and hand.task is None for hand in self.hands)
 
-    def submit(self, task: Task) -> None:
-        """Give ``task`` to one of them."""
+    def submit(self, task: Task, timeout: float) -> None:
+        """Give ``task`` to one of them; it may take ``timeout`` seconds."""
         hand = next(hand for hand in self.hands if hand.ready and hand.task is None)
-        hand.give(task)
-        self.begun.append(Advanced(hand.number, task, 0, 0.0, 0))  # all that is told before the end: calls cost time
+        hand.give(task, timeout)
+        self.begun.append(Advanced(hand.number, task, Advance(0, 0.0, 0)))  # all that is told before the end: calls cost time
 
-    def poll(self, timeout: float) -> list[Event]:
+    def poll(self, timeout: float = POLL_SECONDS) -> list[Event]:
         """What happened; see ``tasks.Executor``."""
         waiting = {hand.answer: hand for hand in self.hands if hand.answer is not None}
         if not waiting:
@@ -151,9 +151,9 @@ class _Hand:
         self.failed_starts = 0
         self._start()
 
-    def give(self, task: Task) -> None:
+    def give(self, task: Task, timeout: float) -> None:
         """Send ``task``; its time runs from now."""
-        self.task, self.deadline = task, time.monotonic() + task.timeout
+        self.task, self.deadline = task, time.monotonic() + timeout
         self.answer = self.handle.run.remote(task)
 
     def answered(self) -> Iterator[Event]:
@@ -165,7 +165,7 @@ class _Hand:
             return
         self.answer = None
         if word == "refused":
-            raise MelcodecError(*values)
+            raise values[0]
         if word == "failed":
             yield from self._replace("crash", f"its worker failed: {values[0]}")
         elif word == "ready":
@@ -200,34 +200,29 @@ class _Hand:
 
 
 class _Actor:
-    """A worker's life; what goes wrong is said in words, because only those survive the way."""
+    """All that a worker does; what goes wrong is returned, because an exception of an actor would come wrapped in Ray's own."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
 
     def start(self) -> tuple[Any, ...]:
         """Load the codec."""
-        return _in_words(self._load)
+        return _caught(self._load)
 
     def run(self, task: Task) -> tuple[Any, ...]:
         """Do ``task``."""
-        return _in_words(lambda: ("finished", self.worker.run(task)))
+        return _caught(lambda: ("finished", self.worker.run(task)))
 
     def _load(self) -> tuple[Any, ...]:
         self.worker = Worker(self.setup)
         return ("ready",)
 
 
-def _in_words(work: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+def _caught(work: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
     try:
         return work()
-    except MelcodecError as error:
-        return "refused", error.message, error.hint
-    except OSError as error:
-        described = from_os(error)
-        return "refused", described.message, described.hint
     except Exception as error:
-        return "failed", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        return told(error)
 
 
 def _ray() -> Any:

@@ -33,8 +33,8 @@ def run_spec(codec: Codec, mel: MelConfig, checkpoint: str, rules: Rules) -> dic
     Raises:
         MelcodecError: codes of this checkpoint do not fit the store.
     """
-    if codec.codebook_size > MAX_CODE + 1:
-        raise MelcodecError(f"{checkpoint}: {codec.codebook_size} codes; a store holds codes up to {MAX_CODE}")
+    if max(codec.sizes) > MAX_CODE + 1:
+        raise MelcodecError(f"{checkpoint}: {max(codec.sizes)} codes; a store holds codes up to {MAX_CODE}")
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -42,8 +42,7 @@ def run_spec(codec: Codec, mel: MelConfig, checkpoint: str, rules: Rules) -> dic
         "checkpoint": checkpoint,
         "fingerprint": codec.fingerprint,
         "mel": mel.model_dump(mode="json"),
-        "codebook_size": codec.codebook_size,
-        "num_codebooks": codec.num_codebooks,
+        "sizes": list(codec.sizes),
         "samples_per_code": codec.samples_per_code,
         "sample_rate": codec.sample_rate,
         "settings": asdict(rules),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from melcodec.processes import Finished, Lost, Reported
 from melcodec.store.plan import Unit
 
 if TYPE_CHECKING:
-    from melcodec.corpus.unit import Report
     from melcodec.store.commit import Receipt
 
 MAX_READERS = 16  # threads that decode for one worker
@@ -60,36 +61,16 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Advanced:
-    """Worker ``worker`` has done so much of its task."""
+class Advance:
+    """How far a worker is with a task: utterances, seconds of sound, and failures so far."""
 
-    worker: int
-    task: Task
     utterances: int
     seconds: float
     failures: int
 
 
-@dataclass(frozen=True)
-class Finished:
-    """The task is done; ``receipt`` is None for a probe."""
-
-    worker: int
-    task: Task
-    receipt: Receipt | None
-
-
-@dataclass(frozen=True)
-class Lost:
-    """The task took its worker with it; ``status`` is ``crash`` or ``timeout``."""
-
-    worker: int
-    task: Task
-    status: str
-    error: str
-
-
-Event = Advanced | Finished | Lost
+Advanced = Reported[Task]  # its report is an Advance
+Event = Reported[Task] | Finished[Task, "Receipt | None"] | Lost[Task]  # a probe has no receipt
 
 
 class Executor(Protocol):
@@ -98,11 +79,11 @@ class Executor(Protocol):
     def idle(self) -> int:
         """How many workers wait for a task."""
 
-    def submit(self, task: Task) -> None:
-        """Give ``task`` to one of them."""
+    def submit(self, task: Task, timeout: float) -> None:
+        """Give ``task`` to one of them; it may take ``timeout`` seconds."""
 
-    def poll(self, timeout: float) -> list[Event]:
-        """What happened; waits at most ``timeout`` seconds for something to happen.
+    def poll(self) -> list[Event]:
+        """What happened; waits a moment for something to happen.
 
         Raises:
             MelcodecError: what no worker can mend: a full disk, a checkpoint that is not there.
@@ -110,6 +91,11 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End all workers, at once."""
+
+
+def start_worker(setup: Setup) -> Callable[[Task, Callable[[Advance], None]], Receipt | None]:
+    """For ``processes.Pool``: load the codec, and return what does a task."""
+    return Worker(setup).run
 
 
 class Worker:
@@ -135,15 +121,19 @@ class Worker:
         self.effort = Effort(min(MAX_READERS, max(2, setup.threads)), BATCH_FRAMES * (CUDA_BATCHES if cuda else 1))
         self.folder, self.spec = Path(setup.folder), setup.spec
 
-    def run(self, task: Task, report: Report | None = None) -> Receipt | None:
+    def run(self, task: Task, report: Callable[[Advance], None] | None = None) -> Receipt | None:
         """Do ``task``; the receipt is None for a probe."""
         from melcodec.corpus.reading import Rules
         from melcodec.corpus.unit import GENTLE, encode_unit, process_unit
         from melcodec.store.retry import known_rows
 
+        def advanced(*numbers: Any) -> None:
+            if report:
+                report(Advance(*numbers))
+
         effort = GENTLE if task.gentle else self.effort
         known = known_rows(self.folder, task.unit, self.spec) if task.again else {}
         if task.probe:
-            encode_unit(task.unit, self.codec, Rules(**self.spec["settings"]), task.bad, known, effort, report)
+            encode_unit(task.unit, self.codec, Rules(**self.spec["settings"]), task.bad, known, effort, advanced)
             return None
-        return process_unit(task.unit, self.codec, self.folder, self.spec, task.bad, known, effort, report)
+        return process_unit(task.unit, self.codec, self.folder, self.spec, task.bad, known, effort, advanced)

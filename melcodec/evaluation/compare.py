@@ -27,11 +27,16 @@ RENUMBERED = 0.99  # agreement after matching from which two codebooks are one, 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two. ``usage``: of each codebook; ``error``: log-mel L1 over files, None for stored codes."""
+    """One of the two.
+
+    Args:
+        sizes, usage: of each codebook, K and how it is used.
+        error: log-mel L1 over files; None for stored codes.
+    """
 
     name: str
     fingerprint: str | None
-    codebook_size: int
+    sizes: tuple[int, ...]
     usage: list[CodeUsage]
     error: Estimate | None = None
     bands: list[float] | None = None
@@ -158,7 +163,7 @@ def compare(
         if not data:
             raise MelcodecError("two checkpoints are compared on speech", "melcodec compare A B DATA")
         one, other, pairs = from_speech(a, b, find_subjects(data, limit, seed, note), update)
-    tally = _Tally(one.codebook_size, other.codebook_size)
+    tally = _Tally(one.sizes, other.sizes)
     for pair in pairs:
         tally.add(pair)
     return tally.summary(one, other, seed)
@@ -189,13 +194,15 @@ class _Seen:
 class _Tally:
     """Counts over pairs; holds no codes."""
 
-    def __init__(self, *sizes: int) -> None:
-        if max(sizes) > MAX_SIZE:
-            raise MelcodecError(f"a codebook of {max(sizes)} codes is too large to be compared; {MAX_SIZE} are not")
-        self.sizes = sizes
+    def __init__(self, one: tuple[int, ...], other: tuple[int, ...]) -> None:
+        if (largest := max(one + other)) > MAX_SIZE:
+            raise MelcodecError(f"a codebook of {largest} codes is too large to be compared; {MAX_SIZE} are not")
+        if len(one) != len(other):
+            raise MelcodecError(f"{len(one)} and {len(other)} codebooks cannot be compared")
         self.all = _Seen()
         self.languages: dict[str, _Seen] = {}
-        self.counts: list[np.ndarray] = []  # of every codebook (2, K, K'): the first halves of utterances, and the second
+        # of every codebook (2, K, K'): the first halves of utterances, and the second
+        self.counts = [np.zeros((2, *sizes), np.int64) for sizes in zip(one, other, strict=True)]
         self.bands: list[tuple[np.ndarray, np.ndarray]] = []
         self.left_out: dict[str, str] = {}
 
@@ -204,8 +211,6 @@ class _Tally:
         if isinstance(pair, LeftOut):
             self.left_out[pair.id] = pair.reason
             return
-        if not self.counts:
-            self.counts = [np.zeros((2, *self.sizes), np.int64) for _ in pair.codes[0]]
         if len(pair.codes[0]) != len(self.counts):
             self.left_out[pair.id] = f"{len(pair.codes[0])} codebooks, not {len(self.counts)}"
             return
@@ -244,7 +249,7 @@ class _Tally:
     def _side(self, maker: Maker, side: int, seed: int) -> Side:
         usage = [code_usage(counts.sum((0, 2 - side))) for counts in self.counts]
         bands = np.mean([pair[side] for pair in self.bands], axis=0).round(6).tolist() if self.bands else None
-        return Side(maker.name, maker.fingerprint, maker.codebook_size, usage, self.all.error(side, seed), bands)
+        return Side(maker.name, maker.fingerprint, maker.sizes, usage, self.all.error(side, seed), bands)
 
 
 def _agreement(halves: np.ndarray) -> BookAgreement:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from melcodec.evaluation.anchors import CODES, ORIGINAL
 from melcodec.evaluation.catalog import METRICS
 from melcodec.evaluation.report import Report
+from melcodec.evaluation.systems.build import CODES, ORIGINAL
 from melcodec.plots.base import BLACK, BLUE, GREY, ORANGE, calm, new_figure, plain_numbers
 
 if TYPE_CHECKING:

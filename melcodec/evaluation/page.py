@@ -10,12 +10,13 @@ import numpy as np
 
 from melcodec.codec import Codec
 from melcodec.errors import MelcodecError
-from melcodec.evaluation.anchors import CODES, MEL, Workshop
 from melcodec.evaluation.catalog import METRICS
 from melcodec.evaluation.figure import plot_rates
 from melcodec.evaluation.report import PAGE_FILE, RATES_FILE, GroupReport, Report
 from melcodec.evaluation.results import Result
 from melcodec.evaluation.subjects import Subject, load_sound
+from melcodec.evaluation.systems.base import Tools
+from melcodec.evaluation.systems.build import CODES, MEL, build_systems
 from melcodec.evaluation.words import plural, summary
 from melcodec.metrics.statistics import Estimate
 from melcodec.pages import Part, Picture, Section, Sounds, Table, Text, Track, write_page
@@ -90,25 +91,25 @@ def _heard(results: Sequence[Result], subjects: Sequence[Subject], codec: Codec)
     scored.sort(key=lambda result: result.scores[CODES].values[judge], reverse=METRICS[judge].better == "higher")
     chosen = {0: "best", len(scored) // 2: "median", len(scored) - 1: "worst"}
     by_id = {subject.utterance.id: subject for subject in subjects}
-    workshop = Workshop(codec, None, audible=True)
+    tools = Tools(codec, audible=True)
     parts: list[Part] = [Text([f"Files are ranked by {METRICS[judge].label} of the codes."])]
     for index, word in sorted(chosen.items()):
         result = scored[index]
         caption = f"{word}: {result.id}, {METRICS[judge].label} {result.scores[CODES].values[judge]:.3f}"
         try:
-            parts += _listen(workshop, by_id[result.id], caption)
+            parts += _listen(tools, by_id[result.id], caption)
         except MelcodecError as error:  # gone since it was scored
             parts.append(Text([f"{caption}: {error.message}"]))
     return [Section("Hear and see", parts)]
 
 
-def _listen(workshop: Workshop, subject: Subject, caption: str) -> list[Part]:
-    codec = workshop.codec
+def _listen(tools: Tools, subject: Subject, caption: str) -> list[Part]:
+    codec = tools.codec
     wav = load_sound(subject, codec.sample_rate)[: round(MAX_SECONDS * codec.sample_rate)]
-    original = workshop.original(wav)
-    codes = workshop.encode(original)
-    outputs = {"original": original, "codes": workshop.output(CODES, original, codes)}
-    outputs["vocoder ceiling"] = workshop.output(MEL, original, codes)
+    original = tools.original(wav)
+    codes = tools.encode(original)
+    coded, untouched = (system.output(original, codes) for system in build_systems(tools, (CODES, MEL)))
+    outputs = {"original": original, "codes": coded, "vocoder ceiling": untouched}
     made = outputs["codes"].mel
     figure = plot_roundtrip(original.mel, made, codes, Scale.of(codec.frontend), subject.utterance.id)
     words = f"Mel of {subject.utterance.id}, its codes, the reconstruction, and their difference"

@@ -10,20 +10,20 @@ import numpy as np
 
 from melcodec.codec import Codec
 from melcodec.errors import MelcodecError
-from melcodec.evaluation.kept import CodeFolder
 from melcodec.evaluation.subjects import Subject, load_sound
 from melcodec.metrics.spectral import band_l1
+from melcodec.store.reader import Origin, read_items
 
 Update = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Maker:
-    """What made codes: its name, and its fingerprint and K as far as they are known."""
+    """What made codes: its name, its fingerprint if it is known, and K of each codebook, or the largest code and one."""
 
     name: str
     fingerprint: str | None
-    codebook_size: int
+    sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ Pairs = Iterator[Pair | LeftOut]
 def from_speech(a: str | Path, b: str | Path, subjects: Sequence[Subject], update: Update) -> tuple[Maker, Maker, Pairs]:
     """Two checkpoints, and what they make of ``subjects``."""
     codecs = [Codec.from_pretrained(side, "cpu") for side in (a, b)]
-    one, other = (Maker(str(name), it.fingerprint, it.codebook_size) for name, it in zip((a, b), codecs, strict=True))
+    one, other = (Maker(str(name), it.fingerprint, it.sizes) for name, it in zip((a, b), codecs, strict=True))
 
     def pairs() -> Pairs:
         for done, subject in enumerate(subjects, start=1):
@@ -68,22 +68,30 @@ def from_speech(a: str | Path, b: str | Path, subjects: Sequence[Subject], updat
 
 def from_folders(a: Path, b: Path, update: Update) -> tuple[Maker, Maker, Pairs]:
     """Two folders of codes, and the utterances that both have; B's codes are held in memory."""
-    folders = CodeFolder.open(a), CodeFolder.open(b)
-    one, other = (Maker(str(folder.path), folder.fingerprint, folder.codebook_size) for folder in folders)
+    one, other = (_maker(folder) for folder in (a, b))
 
     def pairs() -> Pairs:
-        later = dict(folders[1].items())
+        later = {item.id: item for item in read_items(b)}
         total = len(later)
-        for done, (name, before) in enumerate(folders[0].items(), start=1):
-            after = later.pop(name, None)
+        for done, before in enumerate(read_items(a), start=1):
+            after = later.pop(before.id, None)
             if after is None:
-                yield LeftOut(name, f"only in {a}")
+                yield LeftOut(before.id, f"only in {a}")
             else:
-                yield checked(Pair(name, before.language or after.language, (before.codes, after.codes)))
+                codes = before.codes.codes, after.codes.codes
+                yield checked(Pair(before.id, before.language or after.language, codes))
             update(min(done, total), total)
         yield from (LeftOut(name, f"only in {b}") for name in later)
 
     return one, other, pairs()
+
+
+def _maker(folder: Path) -> Maker:
+    """What made the codes in ``folder``; raises MelcodecError where that is not one checkpoint."""
+    origin = Origin()
+    for item in read_items(folder):
+        origin.check(item.codes, item.path)
+    return Maker(str(folder), origin.fingerprint, origin.sizes)
 
 
 def reconstruct(codec: Codec, subject: Subject) -> tuple[np.ndarray, np.ndarray]:

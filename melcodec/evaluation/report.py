@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from melcodec.errors import MelcodecError
-from melcodec.evaluation.anchors import CODES, System
 from melcodec.evaluation.catalog import METRICS
 from melcodec.evaluation.results import Result
 from melcodec.evaluation.subjects import GROUP_LABELS
+from melcodec.evaluation.systems.base import System
+from melcodec.evaluation.systems.build import CODES
 from melcodec.files import written_aside
 from melcodec.metrics.codes import CodeDurations, CodeUsage, code_durations, code_usage, run_lengths
 from melcodec.metrics.statistics import Estimate, estimate

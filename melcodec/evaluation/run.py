@@ -15,7 +15,6 @@ import numpy as np
 from melcodec.codec import Codec
 from melcodec.config import LearnedVocoderConfig, VocoderConfig
 from melcodec.errors import MelcodecError, from_os
-from melcodec.evaluation.anchors import KMEANS, System, learn_floor, plan_systems
 from melcodec.evaluation.catalog import Choice, choose, package_versions
 from melcodec.evaluation.page import write_evaluation_page
 from melcodec.evaluation.report import (
@@ -31,13 +30,16 @@ from melcodec.evaluation.report import (
 )
 from melcodec.evaluation.results import Result, ResultFile
 from melcodec.evaluation.subjects import Subject, find_subjects, subject_key
+from melcodec.evaluation.systems.base import System
+from melcodec.evaluation.systems.build import KMEANS, plan_systems
+from melcodec.evaluation.systems.kmeans import learn_centres
 from melcodec.evaluation.workers import Recipe, Task, score_all
 from melcodec.files import written_aside
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT, find_checkpoint
 from melcodec.version import __version__
 from melcodec.vocoder.choice import DEFAULT_VOCODER, choose_vocoder, find_vocoder
 
-FLOOR_FILE = "kmeans.npz"
+CENTRES_FILE = "kmeans.npz"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class EvaluationSettings:
         checkpoint: path, or the name of a shipped one.
         metrics: ``all``, ``core``, or names between commas.
         anchors: also measure the original, the vocoder alone, the network without its quantizer, k-means, Codec2, Opus.
-        train: speech to learn the k-means floor from.
+        train: speech to learn the k-means centres from.
         num_workers: processes; None is one for every core.
         limit: evaluate that many files, chosen at random by ``seed``.
         seed: of everything random.
@@ -107,10 +109,10 @@ def evaluate(data: Sequence[str | Path], folder: Path, settings: EvaluationSetti
     check_folder(folder, plan, settings.overwrite)
     for name, reason in {**plan.choice.absent, **plan.absent_systems}.items():
         listener.say(f"without {name}: {reason}")
-    floor = None
+    centres = None
     if any(system.name == KMEANS for system in plan.systems):
-        floor = find_floor(folder / FLOOR_FILE, plan, settings, listener.learned)
-    results, failures = score_files(folder / RESULTS_FILE, plan, floor, settings, listener)
+        centres = find_centres(folder / CENTRES_FILE, plan, settings, listener.learned)
+    results, failures = score_files(folder / RESULTS_FILE, plan, centres, settings, listener)
     if not results:
         raise MelcodecError(f"no file could be evaluated; the first: {next(iter(failures.values()))}")
     report = Report(
@@ -203,7 +205,7 @@ def check_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
             raise MelcodecError(f"{folder}: holds an evaluation with other settings ({name})", hint)
 
 
-def find_floor(path: Path, plan: Plan, settings: EvaluationSettings, update: Callable[[int, int], None]) -> np.ndarray:
+def find_centres(path: Path, plan: Plan, settings: EvaluationSettings, update: Callable[[int, int], None]) -> np.ndarray:
     """The k-means codebook: learned, or as an earlier run with the same speech and seed left it."""
     words = [plan.checkpoint.fingerprint, settings.seed, *(str(item.utterance) for item in plan.train)]
     key = hashlib.sha256(json.dumps(words).encode()).hexdigest()
@@ -214,19 +216,19 @@ def find_floor(path: Path, plan: Plan, settings: EvaluationSettings, update: Cal
                     return np.asarray(kept["centres"])
         except (ValueError, KeyError, OSError):
             pass  # damaged: learned again
-    centres = learn_floor(plan.codec, plan.train, settings.seed, update)
+    centres = learn_centres(plan.codec, plan.train, settings.seed, update)
     with written_aside(path) as aside:
         np.savez(aside, key=key, centres=centres)
     return centres
 
 
 def score_files(
-    path: Path, plan: Plan, floor: np.ndarray | None, settings: EvaluationSettings, listener: Listener
+    path: Path, plan: Plan, centres: np.ndarray | None, settings: EvaluationSettings, listener: Listener
 ) -> tuple[list[Result], dict[str, str]]:
     """Every subject's result, in order, and the reasons of those that have none, by id."""
     names = tuple(system.name for system in plan.systems)
-    recipe = Recipe(str(plan.file), names, plan.choice.names, floor, choose_vocoder(settings.vocoder))
-    keys, failures = name_tasks(plan, floor)
+    recipe = Recipe(str(plan.file), names, plan.choice.names, centres, choose_vocoder(settings.vocoder))
+    keys, failures = name_tasks(plan, centres)
     with ResultFile(path, fresh=settings.overwrite) as kept:
         todo = {task.key: task for task in keys.values() if task.key not in kept.known}
         total = len(plan.subjects)
@@ -245,11 +247,12 @@ def score_files(
     return results, failures
 
 
-def name_tasks(plan: Plan, floor: np.ndarray | None) -> tuple[dict[str, Task], dict[str, str]]:
+def name_tasks(plan: Plan, centres: np.ndarray | None) -> tuple[dict[str, Task], dict[str, str]]:
     """A task for every subject by its id, and the files that cannot even be read."""
     deciding = {name: plan.settings[name] for name in ("metrics", "systems", "packages", "vocoder")}
-    floor_key = "" if floor is None else hashlib.sha256(floor.tobytes()).hexdigest()
-    settings = json.dumps([__version__, plan.checkpoint.sha256, plan.checkpoint.fingerprint, deciding, floor_key], sort_keys=True)
+    centres_key = "" if centres is None else hashlib.sha256(centres.tobytes()).hexdigest()
+    words = [__version__, plan.checkpoint.sha256, plan.checkpoint.fingerprint, deciding, centres_key]
+    settings = json.dumps(words, sort_keys=True)
     tasks, failures = dict[str, Task](), dict[str, str]()
     for subject in plan.subjects:
         name = subject.utterance.id

@@ -15,9 +15,9 @@ from melcodec.errors import MelcodecError
 from melcodec.formats.arrays import SUFFIXES
 from melcodec.manifests.base import Utterance
 from melcodec.manifests.build import find_utterances
-from melcodec.store.codes import Codes, find_codes, load_codes
-from melcodec.store.layout import is_store, parts, read_spec
-from melcodec.store.parquet import codes_of, read_part
+from melcodec.store.codes import find_codes
+from melcodec.store.layout import is_store
+from melcodec.store.reader import Item, Origin, read_items
 
 LATENT_SECONDS = 10.0  # of each file: thousands of latents say no more than hundreds do
 Update = Callable[[int, int], None]
@@ -68,10 +68,18 @@ def name_of(item: Counts) -> str:
 
 @dataclass(frozen=True)
 class Counted:
-    """How often each code occurs: (Q K,), codebook after codebook; ``left_out``: files that cannot be read, and why."""
+    """How often each code occurs.
 
-    counts: np.ndarray
+
+    Args:
+        books: (K,) of each codebook.
+        left_out: what cannot be read, by its name, and why.
+        unknown: files that do not say which checkpoint made them.
+    """
+
+    books: list[np.ndarray]
     left_out: dict[str, MelcodecError]
+    unknown: list[Path]
 
 
 def count_codes(files: Sequence[Counts], open_codec: Callable[[], Codec], update: Update) -> Counted:
@@ -84,46 +92,36 @@ def count_codes(files: Sequence[Counts], open_codec: Callable[[], Codec], update
     Raises:
         MelcodecError: no file can be read, a damaged store, or codes of different checkpoints.
     """
-    totals: dict[int, np.ndarray] = {}  # by codebook; as long as the largest code so far
+    totals: list[np.ndarray] = []  # of each codebook, as long as its largest code so far
     left_out: dict[str, MelcodecError] = {}
-    size, made_by = 0, ""
+    origin = Origin()
     for index, path in enumerate(files, start=1):
-        for codes in read_codes(path, open_codec, left_out):
-            made_by = made_by or codes.fingerprint or ""
-            if codes.fingerprint not in (None, made_by):
-                raise MelcodecError(
-                    f"{name_of(path)}: made by checkpoint {codes.fingerprint}, files before it by {made_by}",
-                    "their codes mean different things: count them apart",
-                )
-            size = max(size, codes.codebook_size or 0)
-            for book, row in enumerate(codes.codes):
-                totals[book] = _added(totals.get(book, np.zeros(0, np.int64)), np.bincount(row))
+        for item in _items(path, open_codec, left_out):
+            origin.check(item.codes, item.path)
+            totals = totals or [np.zeros(0, np.int64) for _ in item.codes.codes]
+            totals = [_added(total, np.bincount(row)) for total, row in zip(totals, item.codes.codes, strict=True)]
         update(index, len(files))
     if not totals:
         raise next(iter(left_out.values()), MelcodecError(f"{name_of(files[0])}: holds no codes"))
-    size = size or open_codec().codebook_size
-    if (largest := max(map(len, totals.values()))) > size:
-        raise MelcodecError(f"code {largest - 1} is none of a codebook of {size}", "give the checkpoint with --checkpoint")
-    return Counted(np.concatenate([_added(np.zeros(size, np.int64), totals[book]) for book in sorted(totals)]), left_out)
+    sizes = origin.known_sizes or open_codec().sizes
+    for total, size in zip(totals, sizes, strict=False):
+        if len(total) > size:
+            raise MelcodecError(f"code {len(total) - 1} is none of a codebook of {size}", "give the checkpoint with --checkpoint")
+    counts = [_added(np.zeros(size, np.int64), total) for total, size in zip(totals, sizes, strict=False)]
+    return Counted(counts, left_out, origin.unknown)
 
 
-def read_codes(path: Counts, open_codec: Callable[[], Codec], left_out: dict[str, MelcodecError]) -> Iterator[Codes]:
+def _items(item: Counts, open_codec: Callable[[], Codec], left_out: dict[str, MelcodecError]) -> Iterator[Item]:
     """The codes of one file, or of every utterance of a store; why there are none goes to ``left_out``."""
-    if isinstance(path, Utterance) or not is_store(path):
-        codec = open_codec() if isinstance(path, Utterance) else None  # what is wrong with a checkpoint is no fault of the file's
-        try:
-            if codec and isinstance(path, Utterance):
-                yield codec.encode_file(path.path, 0, Span(path.start, path.duration), path.member)
-            else:
-                yield load_codes(Path(str(path)))
-        except MelcodecError as error:
-            left_out[name_of(path)] = error
+    if not isinstance(item, Utterance):
+        yield from read_items(Path(str(item)), lambda path, error: left_out.update({str(path): error}))
         return
-    spec = read_spec(path)
-    for part in parts(path):
-        for codes in codes_of(read_part(part, ["codes", "num_codebooks"])):
-            if codes is not None:
-                yield Codes(codes.astype(np.int64), None, None, spec["fingerprint"], spec["codebook_size"])
+    codec = open_codec()  # what is wrong with a checkpoint is no fault of the file's
+    try:
+        codes = codec.encode_file(item.path, 0, Span(item.start, item.duration), item.member)
+        yield Item(item.id, codes, Path(item.path))
+    except MelcodecError as error:
+        left_out[name_of(item)] = error
 
 
 def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:

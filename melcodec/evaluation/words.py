@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from melcodec.evaluation.anchors import CODES, MEL, UNQUANTIZED
 from melcodec.evaluation.catalog import METRICS
 from melcodec.evaluation.report import Report
+from melcodec.evaluation.systems.build import BYPASSED, CODES, MEL
 
 WIDTH = 12
 HEADLINES = ("log_mel_l1", "stoi", "pesq_wb", "distillmos", "speaker_similarity", "wer")
@@ -60,13 +60,13 @@ def summary(report: Report) -> list[str]:
 def limits(report: Report) -> list[str]:
     """Which part of the chain costs most: the vocoder, the network, or the codes."""
     systems = {system.name: system.means for system in report.systems}
-    name = next((name for name in BEST if all(name in systems.get(system, {}) for system in (MEL, UNQUANTIZED, CODES))), None)
+    name = next((name for name in BEST if all(name in systems.get(system, {}) for system in (MEL, BYPASSED, CODES))), None)
     if name is None:
         return []
-    compared = [system for system in report.systems if system.name in (MEL, UNQUANTIZED, CODES)]
+    compared = [system for system in report.systems if system.name in (MEL, BYPASSED, CODES)]
     if any(system.absent.get(name) != compared[0].absent.get(name) for system in compared):
         return []  # means over different files have no difference
-    found = [systems[system][name] for system in (MEL, UNQUANTIZED, CODES)]
+    found = [systems[system][name] for system in (MEL, BYPASSED, CODES)]
     ceiling, network, codes = (item.mean for item in found)
     losses = {"the vocoder": BEST[name] - ceiling, "the network": ceiling - network, "quantising": network - codes}
     worst = max(losses, key=lambda part: losses[part])

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,13 +11,14 @@ import torch
 from melcodec.codec import Codec
 from melcodec.config import GriffinLimConfig, VocoderConfig
 from melcodec.errors import MelcodecError
-from melcodec.evaluation.anchors import CODES, Workshop
 from melcodec.evaluation.catalog import METRICS
 from melcodec.evaluation.results import Result
 from melcodec.evaluation.scores import Pair, Scores, Spoken, score
 from melcodec.evaluation.subjects import Subject, load_sound
+from melcodec.evaluation.systems.base import Tools
+from melcodec.evaluation.systems.build import CODES, build_systems
 from melcodec.metrics.codes import silent_codes
-from melcodec.processes import follow_parent, killed_on_error, sigint_held
+from melcodec.processes import Finished, Pool, run_all
 
 CRASHED = "the process that scored it died"
 
@@ -41,14 +38,14 @@ class Recipe:
     Args:
         checkpoint: path of the checkpoint.
         systems, metrics: names.
-        floor: k-means codebook (K, stride * M), or None.
+        centres: k-means codebook (K, stride * M), or None.
         vocoder: its settings.
     """
 
     checkpoint: str
     systems: tuple[str, ...]
     metrics: tuple[str, ...]
-    floor: np.ndarray | None = None
+    centres: np.ndarray | None = None
     vocoder: VocoderConfig = field(default_factory=GriffinLimConfig)
 
 
@@ -59,24 +56,25 @@ class Scorer:
         self.recipe = recipe
         self.codec = Codec.from_pretrained(recipe.checkpoint, "cpu", recipe.vocoder)
         audible = any(METRICS[name].audible for name in recipe.metrics)
-        self.workshop = Workshop(self.codec, recipe.floor, audible)
+        self.tools = Tools(self.codec, recipe.centres, audible)
+        self.systems = build_systems(self.tools, recipe.systems)
         self.norms = self.codec.frontend.norms.numpy()
 
     def do(self, task: Task) -> Result:
         """Raises MelcodecError, among them for what a foreign program makes of one system's output."""
         item = task.subject.utterance
-        original = self.workshop.original(load_sound(task.subject, self.codec.sample_rate))
-        codes = self.workshop.encode(original)
+        original = self.tools.original(load_sound(task.subject, self.codec.sample_rate))
+        codes = self.tools.encode(original)
         scores = {}
-        for system in self.recipe.systems:
+        for system in self.systems:
             try:
-                output = self.workshop.output(system, original, codes)
+                output = system.output(original, codes)
             except MelcodecError as error:
-                if system == CODES:
+                if system.name == CODES:
                     raise
-                scores[system] = Scores(absent=dict.fromkeys(self.recipe.metrics, error.message))
+                scores[system.name] = Scores(absent=dict.fromkeys(self.recipe.metrics, error.message))
                 continue
-            scores[system] = score(Pair(original, output, self.norms, Spoken(item.text, item.language)), self.recipe.metrics)
+            scores[system.name] = score(Pair(original, output, self.norms, Spoken(item.text, item.language)), self.recipe.metrics)
         silent = silent_codes(original.mel, self.codec.frontend.floor, self.codec.model.reach.stride)
         seconds = len(original.heard) / self.codec.sample_rate
         place = np.flatnonzero(silent).tolist()
@@ -84,63 +82,38 @@ class Scorer:
 
 
 def score_all(recipe: Recipe, tasks: Sequence[Task], num_workers: int) -> Iterator[tuple[Task, Result | MelcodecError]]:
-    """Score ``tasks`` on ``num_workers`` spawned processes; each comes with its result or its error, as it is done.
+    """Score ``tasks`` on ``num_workers`` processes; each comes with its result or its error, as it is done.
 
     A file that brings its process down (a segmentation fault in a foreign package, too little memory) is tried once more
     alone, and then named.
     """
-    waiting, suspects = deque(tasks), list[Task]()
-    while waiting:
-        yield from _drain(recipe, waiting, num_workers, suspects)
-    for task in suspects:
-        again = list[Task]()
-        yield from _drain(recipe, deque([task]), 1, again)
-        if again:
-            yield task, MelcodecError(f"{task.subject.utterance.path}: {CRASHED}", "is there enough memory?")
+    suspects = list[Task]()
+    for count, batch in ((num_workers, tasks), (1, suspects)):
+        if not batch:
+            continue
+        with Pool(_start, [recipe] * min(count, len(batch))) as pool:
+            for event in run_all(pool, batch):
+                if isinstance(event, Finished):
+                    yield event.task, event.result
+                elif batch is tasks:
+                    suspects.append(event.task)
+                else:
+                    path = event.task.subject.utterance.path
+                    yield event.task, MelcodecError(f"{path}: {CRASHED}", "is there enough memory?")
 
 
-def _drain(
-    recipe: Recipe, waiting: deque[Task], num_workers: int, suspects: list[Task]
-) -> Iterator[tuple[Task, Result | MelcodecError]]:
-    """Do what is ``waiting`` until all is done or a process dies; what was under way then joins ``suspects``."""
-    num_workers = min(num_workers, len(waiting))
-    context = multiprocessing.get_context("spawn")  # forked threads of torch and onnxruntime hang
-    with ProcessPoolExecutor(num_workers, context, _begin, (recipe,)) as pool, killed_on_error():
-        under_way: dict[Future[Result | MelcodecError], Task] = {}
-        while waiting or under_way:
-            while waiting and len(under_way) < num_workers:
-                task = waiting.popleft()
-                try:
-                    with sigint_held():  # a process may start here
-                        under_way[pool.submit(_do, task)] = task
-                except BrokenProcessPool:
-                    suspects += [task, *under_way.values()]
-                    return
-            done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-            for future in done:
-                task = under_way.pop(future)
-                try:
-                    yield task, future.result()
-                except BrokenProcessPool:
-                    suspects += [task, *under_way.values()]
-                    return
-
-
-_scorer: Scorer  # of a worker process
-
-
-def _begin(recipe: Recipe) -> None:
-    global _scorer
-    follow_parent()
+def _start(recipe: Recipe) -> Callable[[Task, object], Result | MelcodecError]:
+    """In a worker process: load the codec, and return what scores a file."""
     torch.set_num_threads(1)
-    _scorer = Scorer(recipe)
+    scorer = Scorer(recipe)
 
+    def do(task: Task, report: object) -> Result | MelcodecError:
+        path = task.subject.utterance.path
+        try:
+            return scorer.do(task)
+        except MelcodecError as error:
+            return error if path in error.message else error.about(path)
+        except Exception as error:  # of this one file; others must be done
+            return MelcodecError(f"{path}: {type(error).__name__}: {error}", code="unreadable")
 
-def _do(task: Task) -> Result | MelcodecError:
-    path = task.subject.utterance.path
-    try:
-        return _scorer.do(task)
-    except MelcodecError as error:
-        return error if path in error.message else MelcodecError(f"{path}: {error.message}", error.hint)
-    except Exception as error:  # of this one file; others must be done
-        return MelcodecError(f"{path}: {type(error).__name__}: {error}")
+    return do

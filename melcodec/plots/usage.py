@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -35,13 +35,17 @@ def perplexities(counts: np.ndarray) -> np.ndarray:
     return np.exp(-(share * np.log(np.where(share > 0, share, 1))).sum(axis=1))
 
 
-def plot_usage(counts: np.ndarray, title: str | None = None) -> Figure:
+def plot_usage(counts: np.ndarray | Sequence[np.ndarray], title: str | None = None) -> Figure:
     """How often codes occur, the most used first, against a codebook that is used evenly.
 
     Args:
-        counts: (K,), over a whole set.
+        counts: (K,), over a whole set; or those of each codebook, which are drawn as lines, without what even use would be.
         title: above the picture.
     """
+    if not isinstance(counts, np.ndarray):
+        if len(counts) > 1:
+            return _plot_usages(counts, title)
+        (counts,) = counts
     total, used = counts.sum(), int((counts > 0).sum())
     figure = new_figure(6.4, 3.6, title)
     axes = figure.add_subplot()
@@ -57,13 +61,33 @@ def plot_usage(counts: np.ndarray, title: str | None = None) -> Figure:
     axes.set_yscale("log")
     axes.set_xlim(0.9, len(counts) * 1.1)
     axes.set_ylim(bottom=bottom)
+    _label_ranks(axes)
+    return figure
+
+
+def _plot_usages(books: Sequence[np.ndarray], title: str | None) -> Figure:
+    from matplotlib import colormaps
+
+    figure = new_figure(6.4, 3.6, title)
+    axes = figure.add_subplot()
+    axes.set_prop_cycle(color=colormaps["viridis"](np.linspace(0, 0.85, len(books))))
+    for book, (counts, perplexity) in enumerate(zip(books, (perplexities(c[None])[0] for c in books), strict=True), start=1):
+        share = np.sort(counts[counts > 0])[::-1] / max(counts.sum(), 1) * 100
+        label = f"codebook {book}: {len(share):,} of {len(counts):,} codes occur, perplexity {perplexity:,.0f}"
+        axes.step(np.arange(1, len(share) + 1), share, where="mid", label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    _label_ranks(axes)
+    return figure
+
+
+def _label_ranks(axes: Axes) -> None:
     axes.set_xlabel("Rank of the code")
     axes.set_ylabel("Share of all codes (%)")
     plain_numbers(axes.xaxis)
     plain_numbers(axes.yaxis)
     calm(axes)
     axes.legend(loc="lower left", fontsize=8, frameon=False)
-    return figure
 
 
 def plot_usage_history(history: UsageHistory, title: str | None = None) -> Figure:

@@ -134,8 +134,7 @@ def decompress(prior: Prior, content: bytes, where: str) -> Codes:
             f"{where}: the prior gives other probabilities here than where the file was made, so that its codes cannot be read",
             "decode it on a machine like that one, and with the same versions of melcodec and constriction",
         )
-    size = max(prior.space.sizes)
-    return Codes(codes, header.num_samples, header.source_rate, prior.space.fingerprint, size)
+    return Codes(codes, header.num_samples, header.source_rate, prior.space.fingerprint, tuple(prior.space.sizes))
 
 
 def _slices(prior: Prior, codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -131,8 +131,7 @@ def _read_store(folder: Path) -> CodesCorpus:
 
     dataset = CodesDataset(folder)
     spec: dict[str, Any] = dataset.spec
-    sizes = (dataset.codebook_size,) * dataset.num_codebooks
-    space = CodeSpace(spec["fingerprint"], sizes, spec["sample_rate"], spec["samples_per_code"])
+    space = CodeSpace(spec["fingerprint"], dataset.sizes, spec["sample_rate"], spec["samples_per_code"])
     return CodesCorpus(space, [_spoken(item.id, item.codes.numpy(), space, folder, item.speaker) for item in dataset])
 
 

@@ -99,14 +99,14 @@ class CodesDataset(Dataset[CodesItem]):
         self._settle(**state)
 
     @property
-    def codebook_size(self) -> int:
-        """K."""
-        return self.spec["codebook_size"]
+    def sizes(self) -> tuple[int, ...]:
+        """K of each of the Q codebooks."""
+        return tuple(self.spec["sizes"])
 
     @property
     def num_codebooks(self) -> int:
         """Q."""
-        return self.spec["num_codebooks"]
+        return len(self.sizes)
 
     @property
     def ids(self) -> list[str]:

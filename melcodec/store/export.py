@@ -90,7 +90,7 @@ def export(
             update(done, len(paths))
 
     with _folder_aside(output) as aside:
-        sizes = (spec["codebook_size"],) * spec["num_codebooks"]
+        sizes = tuple(spec["sizes"])
         target = _Target(spec, output, shard_size, Numbering(sizes, numbering or TokenForm()))
         FORMS[form](rows(), aside, target)
         facts: dict[str, Any] = {"format": f"melcodec export {form}", **counts, "run": spec}
@@ -112,7 +112,7 @@ class _Target:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The smallest unsigned type that holds K."""
-        return smallest_unsigned(self.spec["codebook_size"])
+        return smallest_unsigned(max(self.spec["sizes"]))
 
     @property
     def seconds_per_code(self) -> float:
@@ -253,7 +253,7 @@ configs:
 
 # Speech codes
 
-Written by `melcodec corpus export --to huggingface`. Column `codes` is (Q, N): {books} codebook(s) of {size} entries,
+Written by `melcodec corpus export --to huggingface`. Column `codes` is (Q, N): {books} codebook(s) of {sizes} entries,
 {rate:.2f} codes a second, of mono speech at {sample_rate} Hz. Checkpoint {checkpoint}, fingerprint `{fingerprint}`:
 only a checkpoint with this fingerprint decodes them. `num_samples` is the length at {sample_rate} Hz.
 
@@ -273,7 +273,7 @@ def _write_huggingface(rows: Iterator[Row], folder: Path, target: _Target) -> No
                 writer.write_table(pa.Table.from_pylist(entries, HUGGINGFACE_SCHEMA))
     spec = target.spec
     card = CARD.format(
-        books=spec["num_codebooks"], size=spec["codebook_size"], rate=1 / target.seconds_per_code,
+        books=len(spec["sizes"]), sizes=", ".join(map(str, spec["sizes"])), rate=1 / target.seconds_per_code,
         sample_rate=spec["sample_rate"], checkpoint=spec.get("checkpoint"), fingerprint=spec["fingerprint"],
     )  # fmt: skip
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -26,6 +26,7 @@ class CorpusInfo:
         hours: of the utterances with codes.
         codes: N of all utterances, per codebook.
         usage: of each codebook, over all utterances.
+        sizes: K of each codebook.
         bits_per_second: of the codes at log2(K) bits each, over what they stand for.
         entropy_bits_per_second: the same at the entropy of each codebook: what an ideal order-0 coder needs.
         stored_bytes: of all parts, everything in them counted.
@@ -43,7 +44,7 @@ class CorpusInfo:
     failures: dict[str, int]
     hours: float
     codes: int
-    codebook_size: int
+    sizes: tuple[int, ...]
     usage: list[CodeUsage]
     bits_per_second: float
     entropy_bits_per_second: float
@@ -54,9 +55,9 @@ class CorpusInfo:
 
 @dataclass
 class _Sums:
-    """Counts over the rows of all parts: of each code, ``counts`` (Q, K), and of statuses with codes and without."""
+    """Counts over the rows of all parts: of each code of each of Q codebooks, (K,), and of statuses with codes and without."""
 
-    counts: np.ndarray
+    counts: list[np.ndarray]
     samples: int = 0
     codes: int = 0
     done: Counter[str] = field(default_factory=Counter)
@@ -72,7 +73,7 @@ def corpus_info(folder: Path) -> CorpusInfo:
         MelcodecError: not a folder of codes, or a part is damaged.
     """
     spec, paths = layout.read_spec(folder), layout.parts(folder)
-    sums = _Sums(np.zeros((spec["num_codebooks"], spec["codebook_size"]), np.int64))
+    sums = _Sums([np.zeros(size, np.int64) for size in spec["sizes"]])
     for path in paths:
         _count(path, sums)
     planned = sum(layout.read_json(path)["utterances"] for path in plan_files(folder, FACTS))
@@ -92,9 +93,9 @@ def corpus_info(folder: Path) -> CorpusInfo:
         failures=dict(sorted(sums.failed.items())),
         hours=seconds / 3600,
         codes=sums.codes,
-        codebook_size=spec["codebook_size"],
+        sizes=tuple(spec["sizes"]),
         usage=usage,
-        bits_per_second=rate * bit_rate(1, 1, [spec["codebook_size"]] * spec["num_codebooks"]),
+        bits_per_second=rate * bit_rate(1, 1, spec["sizes"]),
         entropy_bits_per_second=rate * entropy,
         stored_bytes=sum(path.stat().st_size for path in paths),
         languages=dict(sorted(sums.languages.items())),
@@ -110,13 +111,12 @@ def _count(path: Path, sums: _Sums) -> None:
     sums.samples += compute.sum(done.column("num_samples")).as_py() or 0
     sums.languages.update(done.column("language").to_pylist())
     sums.speakers.update(done.column("speaker").unique().to_pylist())
-    books, size = sums.counts.shape
     codes = [item for item in parquet.codes_of(done) if item is not None]
     if not codes:
         return
-    if any(item.shape[0] != books or item.max() >= size for item in codes):
+    sizes = np.array([len(counts) for counts in sums.counts])
+    if any(len(item) != len(sizes) or (item.max(axis=1) >= sizes).any() for item in codes):
         raise MelcodecError(f"{path}: codes of another codebook", "melcodec corpus verify says where")
     whole = np.concatenate(codes, axis=1)
     sums.codes += whole.shape[1]
-    for book in range(books):
-        sums.counts[book] += np.bincount(whole[book], minlength=size)
+    sums.counts = [counts + np.bincount(row, minlength=len(counts)) for counts, row in zip(sums.counts, whole, strict=True)]

@@ -18,8 +18,8 @@ from melcodec.errors import MelcodecError
 
 RUN, SEGMENTS, PARTS, MARKER_SUFFIX = "run.json", "segments", "parts", ".done.json"
 LOCK = ".lock"  # of whoever works in the folder
-FORMAT, VERSION = "melcodec codes", 1
-COUNTS = ("codebook_size", "num_codebooks", "samples_per_code", "sample_rate")  # of a run specification
+FORMAT, VERSION = "melcodec codes", 2  # 1 had one codebook_size for all num_codebooks
+COUNTS = ("samples_per_code", "sample_rate")  # of a run specification
 RESTORE = f"remove {RUN}; melcodec preprocess, run again as before, writes it anew after what the parts say"
 
 
@@ -69,23 +69,36 @@ def read_spec(folder: Path) -> dict[str, Any]:
         hint = "melcodec preprocess, run again as before, restores it"
         if not marked_parts(folder):
             hint = "melcodec preprocess makes one"
-        raise MelcodecError(f"{folder}: not a folder of codes: it has no {RUN}", hint)
+        raise MelcodecError(f"{folder}: not a folder of codes: it has no {RUN}", hint, "missing")
     spec = read_json(path, RESTORE)
     if spec.get("format") != FORMAT:
         raise MelcodecError(f"{path}: not a run of melcodec preprocess")
+    spec = upgraded(spec)
     if spec.get("version") != VERSION:
         raise MelcodecError(
             f"{folder}: written by a newer melcodec (version {spec.get('version')})", "pip install --upgrade melcodec"
         )
-    mel = spec.get("mel")
+    mel, sizes = spec.get("mel"), spec.get("sizes")
     numbers = {key: spec.get(key) for key in COUNTS} | {
         "mel.hop_length": mel.get("hop_length") if isinstance(mel, dict) else None
     }
+    numbers |= (
+        {f"sizes[{book}]": size for book, size in enumerate(sizes)} if isinstance(sizes, list) and sizes else {"sizes": None}
+    )
     if wrong := [key for key, value in numbers.items() if not isinstance(value, int) or value < 1]:
-        raise MelcodecError(f"{path}: damaged: {', '.join(wrong)} should be a positive number", RESTORE)
+        raise MelcodecError(f"{path}: damaged: {', '.join(wrong)} should be a positive number", RESTORE, "damaged")
     if not isinstance(spec.get("fingerprint"), str):
-        raise MelcodecError(f"{path}: damaged: it lacks the fingerprint", RESTORE)
+        raise MelcodecError(f"{path}: damaged: it lacks the fingerprint", RESTORE, "damaged")
     return spec
+
+
+def upgraded(spec: dict[str, Any]) -> dict[str, Any]:
+    """``spec`` as it would be written now: version 1 had one ``codebook_size`` for all ``num_codebooks``."""
+    if spec.get("version") != 1:
+        return spec
+    size, books = spec.get("codebook_size"), spec.get("num_codebooks")
+    kept = {key: value for key, value in spec.items() if key not in ("codebook_size", "num_codebooks")}
+    return {**kept, "version": VERSION, "sizes": [size] * books if isinstance(books, int) else None}
 
 
 def read_marker(part: Path) -> dict[str, Any]:
@@ -100,7 +113,7 @@ def read_json(path: Path, cure: str | None = None) -> dict[str, Any]:
     except OSError as error:
         raise MelcodecError(f"{path}: {error.strerror or error}") from None
     except ValueError:
-        raise MelcodecError(f"{path}: damaged: not JSON", cure) from None
+        raise MelcodecError(f"{path}: damaged: not JSON", cure, "damaged") from None
     if not isinstance(found, dict):
-        raise MelcodecError(f"{path}: damaged: not a JSON object", cure)
+        raise MelcodecError(f"{path}: damaged: not a JSON object", cure, "damaged")
     return found

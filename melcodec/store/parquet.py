@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
-from melcodec.store.layout import parts
+from melcodec.store.layout import parts, upgraded
 
 SPEC_KEY = b"melcodec"
 OK, TRUNCATED = "ok", "truncated"  # a truncated file may keep the codes of what it still holds
@@ -178,7 +178,7 @@ def spec_of(schema: pa.Schema, path: Path) -> dict[str, Any]:
         raise MelcodecError(f"{path}: Parquet, but not a part that melcodec wrote") from None
     if not isinstance(spec, dict):
         raise MelcodecError(f"{path}: the run specification in it is damaged")
-    return spec
+    return upgraded(spec)
 
 
 def opened_part(path: Path) -> pq.ParquetFile:

@@ -75,4 +75,4 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
 
 def _shown(key: str, value: Any) -> str:
-    return MISSING if value is None else WORDS.get((key, value), str(value))
+    return MISSING if value is None else WORDS.get((key, str(value)), str(value))

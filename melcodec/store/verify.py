@@ -232,7 +232,7 @@ def _id_problems(table: pa.Table, planned: array[int], part: Path, unit: Unit) -
 
 def _row_problems(table: pa.Table, spec: dict[str, Any]) -> Iterator[str]:
     """Rows whose codes and facts do not fit each other or the run."""
-    hop, books, size = spec["mel"]["hop_length"], spec["num_codebooks"], spec["codebook_size"]
+    hop, sizes = spec["mel"]["hop_length"], spec["sizes"]
     stride = spec["samples_per_code"] // hop
     facts = table.select(["id", "num_codebooks", "num_codes", "num_samples", "status"]).to_pylist()
     try:
@@ -248,10 +248,11 @@ def _row_problems(table: pa.Table, spec: dict[str, Any]) -> Iterator[str]:
             continue
         if status not in (parquet.OK, parquet.TRUNCATED):
             yield f"'{name}' has codes, and its status is '{status}'"
-        if codes.shape != (books, row["num_codes"]):
-            yield f"'{name}' has codes {codes.shape}, not ({books}, {row['num_codes']})"
-        if codes.size and codes.max() >= size:
-            yield f"'{name}' has code {codes.max()}; K is {size}"
+        if codes.shape != (len(sizes), row["num_codes"]):
+            yield f"'{name}' has codes {codes.shape}, not ({len(sizes)}, {row['num_codes']})"
+        elif codes.size:
+            largest = zip(codes.max(axis=1).tolist(), sizes, strict=True)
+            yield from (f"'{name}' has code {code}; K is {size}" for code, size in largest if code >= size)
         samples = row["num_samples"]
         if samples is None or codes.shape[1] != -(-(samples // hop + 1) // stride):
             yield f"'{name}' has {codes.shape[1]} codes, which is not what {samples} samples make"

@@ -102,7 +102,8 @@ def test_codes_files_that_are_none(refused, tiny, tmp_path, name, content):
 def test_codes_of_another_checkpoint(refused, cli, examples, tiny, tmp_path):
     cli("encode", examples["nathalie_nl"], "-o", "c.npz", *tiny)
     with np.load(tmp_path / "c.npz") as arrays:
-        np.savez(tmp_path / "other.npz", **{**arrays, "fingerprint": np.array("0123456789ab")})
+        known = {name: arrays[name] for name in arrays.files if name != "checksum"}
+    np.savez(tmp_path / "other.npz", **known | {"fingerprint": np.array("0123456789ab")})
     assert "made by checkpoint 0123456789ab" in refused("decode", "other.npz", "-o", "x.npy", *tiny)
     assert cli("decode", "other.npz", "-o", "x.npy", "--any-checkpoint", *tiny).status == 0
 

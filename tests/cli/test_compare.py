@@ -13,7 +13,7 @@ from melcodec.store.codes import Codes, save_codes
 @pytest.fixture
 def folders(tmp_path):
     for name, last in (("a", 3), ("b", 4)):
-        save_codes(tmp_path / name / "x.npz", Codes(np.array([[1, 2, 2, last]]), fingerprint=name, codebook_size=8))
+        save_codes(tmp_path / name / "x.npz", Codes(np.array([[1, 2, 2, last]]), fingerprint=name, sizes=(8,)))
     return "a", "b"
 
 

@@ -154,7 +154,6 @@ def test_decode_checks_the_fingerprint(cli, refused, speech, tiny, tmp_path):
 
 
 def test_export_tokens(cli, refused, codes):
-    delay = ["--pattern", "delay"]
     status, _, err = cli(
         "corpus", "export", "codes", "--to", "tokens", "-o", "out", "--offset", 100, "--runs", "--pattern", "delay"
     )

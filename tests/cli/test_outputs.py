@@ -13,11 +13,18 @@ import soundfile
 
 from melcodec.cli._options import Job, Jobs
 from melcodec.codec import Codec
+from melcodec.store.codes import load_codes
+from melcodec.store.outputs import LIST
 
 
 @pytest.fixture
 def tiny(tiny_checkpoint):
     return ["--checkpoint", tiny_checkpoint, "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def codec(tiny_checkpoint):
+    return Codec.from_pretrained(tiny_checkpoint, "cpu")
 
 
 @pytest.fixture
@@ -29,7 +36,9 @@ def codes(tmp_path):
 
 
 def names(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """The files below ``folder``, without the lists of outputs."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != LIST)
+    return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def test_single_is_one_file_without_an_output_folder():
@@ -176,3 +185,97 @@ def test_a_folder_that_may_be_listed_but_not_searched(cli, refused, speech_folde
         (tmp_path / "in/a").chmod(0o700)
     assert status == 1
     assert "2 files encoded\n2 failed:\n  in/a/0.wav: Permission denied\n" in err
+
+
+@pytest.fixture(scope="module")
+def another(tiny_checkpoint, tmp_path_factory):
+    """--checkpoint of two others: one of another code space, and one whose decoder alone was trained further."""
+    from dataclasses import replace
+
+    from melcodec.formats.checkpoint import load_checkpoint, save_checkpoint
+
+    before, folder = load_checkpoint(tiny_checkpoint), tmp_path_factory.mktemp("another")
+    for name, key in (("codes", "codebook.embed"), ("decoder", next(k for k in before.tensors if k.startswith("decoder.")))):
+        changed = replace(before, tensors={**before.tensors, key: before.tensors[key] * 1.5})
+        save_checkpoint(folder / f"{name}.safetensors", changed)
+    return {name: ["--checkpoint", folder / f"{name}.safetensors", "--device", "cpu"] for name in ("codes", "decoder")}
+
+
+def stamps(folder):
+    return {name: (folder / name).stat().st_mtime_ns for name in names(folder)}
+
+
+@pytest.mark.parametrize("to", ["npy", "npz", "safetensors"])
+def test_codes_of_two_checkpoints_never_share_a_folder(cli, refused, speech_folder, tiny, another, tmp_path, to):
+    out = tmp_path / "out"
+    assert cli("encode", speech_folder / "a", "-o", "out/a", "--to", to, *tiny).status == 0
+    before = stamps(out)
+    for source, target in ((speech_folder / "a", "out/a"), (speech_folder, "out")):  # the same inputs again; and more of them
+        err = refused("encode", source, "-o", target, "--to", to, *another["codes"])
+        assert "was made differently: fingerprint was " in err
+        assert "hint: add -f to make all anew, or give another output folder" in err
+    err = refused("encode", speech_folder / "b", "-o", "out", "--to", to, "-f", *another["codes"])
+    assert "hint: give another output folder, or remove what is in this one" in err
+    assert stamps(out) == before
+    assert cli("encode", speech_folder / "a", "-o", "out/a", "--to", to, "-f", *another["codes"]).status == 0
+    made_by = {load_codes(out / name).fingerprint for name in before}
+    assert made_by == {Codec.from_pretrained(another["codes"][1], "cpu").fingerprint}
+    assert cli("encode", speech_folder / "a", "-o", "out/a", "--to", to, *another["decoder"], "-f").status == 0  # as the first
+
+
+def test_codes_of_a_decoder_that_was_trained_further_stay(cli, speech_folder, tiny, another):
+    assert cli("encode", speech_folder, "-o", "out", *tiny).status == 0
+    status, _, err = cli("encode", speech_folder, "-o", "out", *another["decoder"])
+    assert (status, "0 files encoded, 6 existed already and were kept" in err) == (0, True)
+
+
+def test_codes_of_an_older_melcodec_say_who_made_them(cli, refused, speech_folder, tiny, another, tmp_path):
+    assert cli("encode", speech_folder / "a", "-o", "out", "--to", "npz", *tiny).status == 0
+    (tmp_path / "out" / LIST).unlink()
+    assert "fingerprint was " in refused("encode", speech_folder / "a", "-o", "out", "--to", "npz", *another["codes"])
+    status, _, err = cli("encode", speech_folder / "a", "-o", "out", "--to", "npz", *tiny)
+    assert status == 0
+    assert f"2 are not listed in {LIST}: nothing tells what they were made from" in err
+
+
+def test_what_comes_from_a_replaced_input_is_made_anew(cli, codec, speech_folder, tiny, tmp_path):
+    shutil.copytree(speech_folder / "a", tmp_path / "in")
+    assert cli("encode", "in", "-o", "codes", *tiny).status == 0
+    assert cli("decode", "codes", "-o", "mels", *tiny).status == 0
+    before = {name: (tmp_path / name).read_bytes() for name in ("codes/0.npy", "codes/1.npy", "mels/0.npy", "mels/1.npy")}
+    shutil.copy(speech_folder / "c/0.wav", tmp_path / "in/0.wav")
+    status, _, err = cli("encode", "in", "-o", "codes", *tiny)
+    assert (status, "1 files encoded, 1 existed already" in err) == (0, True)
+    assert "1 were outdated: their inputs have changed since" in err
+    assert np.array_equal(np.load(tmp_path / "codes/0.npy"), codec.encode_file(speech_folder / "c/0.wav").codes)
+    assert "1 files decoded, 1 existed already" in cli("decode", "codes", "-o", "mels", *tiny).err
+    after = {name: (tmp_path / name).read_bytes() for name in before}
+    assert [name for name in before if before[name] != after[name]] == ["codes/0.npy", "mels/0.npy"]
+
+
+@pytest.mark.parametrize("change", ["checkpoint", "domain"])
+def test_mels_of_two_kinds_never_share_a_folder(cli, refused, codes, tiny, another, tmp_path, change):
+    assert cli("decode", "codes", "-o", "mels", *tiny).status == 0
+    before = stamps(tmp_path / "mels")
+    more = another["decoder"] if change == "checkpoint" else [*tiny, "--normalized"]
+    assert "was made differently: " in refused("decode", "codes", "-o", "mels", *more)
+    assert stamps(tmp_path / "mels") == before
+
+
+def test_the_list_lets_npy_codes_be_checked_and_cropped(cli, refused, speech_folder, tiny, another, tmp_path):
+    assert cli("encode", speech_folder / "a", "-o", "codes", *tiny).status == 0
+    err = cli("decode", "codes", "-o", "waves", "--to", "wav", *tiny).err
+    assert "no fingerprint" not in err
+    for name in "01":
+        assert soundfile.info(tmp_path / f"waves/{name}.wav").frames == soundfile.info(speech_folder / f"a/{name}.wav").frames
+    assert "made by checkpoint" in refused("decode", "codes/0.npy", "-o", "x.wav", *another["codes"])
+
+
+def test_bare_npy_codes_are_decoded_with_a_note(cli, examples, tiny):
+    err = cli("encode", examples["lj_en"], "-o", "c.npy", *tiny).err
+    assert "note: .npy holds neither the length nor the checkpoint's fingerprint" in err
+    assert "note:" not in cli("encode", examples["lj_en"], "-o", "c.npz", *tiny).err
+    for command in (("decode", "c.npy", "-o", "x.npy"), ("plot", "codes", "c.npy", "-o", "x.png")):
+        assert "note: c.npy: no fingerprint, so nothing tells" in cli(*command, *tiny).err
+        assert "note:" not in cli(*command, "--any-checkpoint", "-f", *tiny).err
+    assert "note:" not in cli("decode", "c.npz", "-o", "y.npy", *tiny).err

@@ -120,11 +120,11 @@ def test_codes_of_sound(plot, same, examples, tmp_path, tiny, codec, mel):
 
 def test_codes_of_a_codes_file_stand_under_the_decoded_mel(plot, refused, same, tmp_path, tiny, codec):
     codes = np.arange(20)[None]
-    save_codes(tmp_path / "c.npz", Codes(codes, 19_500, 22_050, codec.fingerprint, 32))
+    save_codes(tmp_path / "c.npz", Codes(codes, 19_500, 22_050, codec.fingerprint, (32,)))
     plot("codes", "c.npz", "-o", "c.png", *tiny)
     decoded = codec.decode_to_mel(codes, 19_500)[0].numpy()
     assert same(tmp_path / "c.png", plots.plot_codes(decoded, codes, title="c.npz"))
-    save_codes(tmp_path / "other.npz", Codes(codes, 19_500, 22_050, "0123456789ab", 32))
+    save_codes(tmp_path / "other.npz", Codes(codes, 19_500, 22_050, "0123456789ab", (32,)))
     assert "made by checkpoint 0123456789ab" in refused("plot", "codes", "other.npz", "-o", "o.png", *tiny)
     plot("codes", "other.npz", "-o", "o.png", "--any-checkpoint", *tiny)
     assert same(tmp_path / "o.png", plots.plot_codes(decoded, codes, title="other.npz"))
@@ -172,7 +172,7 @@ def test_umap_is_asked_for_by_name(refused, tiny_checkpoint, monkeypatch):
 
 def test_usage_of_codes_files_needs_no_checkpoint(plot, same, tmp_path):
     (tmp_path / "codes").mkdir()
-    save_codes(tmp_path / "codes/a.npz", Codes(np.array([[1, 1, 2]]), codebook_size=8))
+    save_codes(tmp_path / "codes/a.npz", Codes(np.array([[1, 1, 2]]), sizes=(8,)))
     save_codes(tmp_path / "codes/b.npy", Codes(np.array([[7, 1]])))
     said = plot("usage", "codes", "-o", "usage.png", "--checkpoint", "never opened")
     counts = np.array([0, 3, 1, 0, 0, 0, 0, 1])
@@ -196,18 +196,22 @@ def test_a_folder_with_codes_beside_its_sound_is_counted_once(plot, tmp_path, sp
     folder = tmp_path / "both"
     folder.mkdir()
     (folder / "0.wav").write_bytes((speech_folder / "a/0.wav").read_bytes())
-    save_codes(folder / "0.npz", Codes(np.array([[1, 1, 2]]), codebook_size=8))
+    save_codes(folder / "0.npz", Codes(np.array([[1, 1, 2]]), sizes=(8,)))
     assert "3 codes counted" in plot("usage", folder, "-o", "usage.png")
 
 
 def test_usage_of_several_codebooks_counts_each_apart(plot, tmp_path):
-    save_codes(tmp_path / "c.npz", Codes(np.array([[1, 1], [1, 3]]), codebook_size=4))
-    assert "3 of 8 codes used" in plot("usage", "c.npz", "-o", "usage.png")
+    save_codes(tmp_path / "c.npz", Codes(np.array([[1, 1], [1, 3]]), sizes=(4, 4)))
+    said = plot("usage", "c.npz", "-o", "usage.html")
+    assert "codebook 1: 1 of 4 codes used, perplexity 1; codebook 2: 2 of 4 codes used, perplexity 2; 4 codes counted" in said
+    page = (tmp_path / "usage.html").read_text()
+    assert "Every code of codebook 1" in page
+    assert "Every code of codebook 2" in page
 
 
 def test_usage_of_a_store(plot, tmp_path):
-    spec = {"format": FORMAT, "version": VERSION, "fingerprint": "0123456789ab", "codebook_size": 8}
-    spec |= {"num_codebooks": 1, "samples_per_code": 1024, "sample_rate": 22_050, "mel": MelConfig().model_dump()}
+    spec = {"format": FORMAT, "version": VERSION, "fingerprint": "0123456789ab", "sizes": [8]}
+    spec |= {"samples_per_code": 1024, "sample_rate": 22_050, "mel": MelConfig().model_dump()}
     rows = [Row("a", np.array([[1, 2, 2]], np.uint16)), Row("b", None, status="silent", error="silent")]
     make_store(tmp_path / "store", rows, spec)
     assert "2 of 8 codes used, perplexity 2, 3 codes counted" in plot("usage", "store", "-o", "usage.png")
@@ -264,7 +268,7 @@ def test_every_picture_can_be_a_page(plot, tmp_path, tiny, tiny_checkpoint, spee
 
 
 def test_the_table_of_a_page_holds_the_numbers(plot, tmp_path, run_folder):
-    save_codes(tmp_path / "c.npz", Codes(np.array([[1, 1, 2]]), codebook_size=4))
+    save_codes(tmp_path / "c.npz", Codes(np.array([[1, 1, 2]]), sizes=(4,)))
     plot("usage", "c.npz", "-o", "usage.html")
     rows = re.findall("<tr><th.*", (tmp_path / "usage.html").read_text())
     numbers = [re.findall('data-value="([^"]*)"', row) for row in rows]
@@ -297,8 +301,8 @@ def test_inputs_that_cannot_be_read(refused, examples, tmp_path, tiny, tiny_chec
     clip = examples["lj_en"]
     np.save(tmp_path / "codes.npy", np.full((1, 9), 40, np.uint16))
     np.save(tmp_path / "floats.npy", np.zeros((80, 9), np.float32))
-    save_codes(tmp_path / "a.npz", Codes(np.array([[1]]), fingerprint="aaaaaaaaaaaa", codebook_size=4))
-    save_codes(tmp_path / "b.npz", Codes(np.array([[1]]), fingerprint="bbbbbbbbbbbb", codebook_size=4))
+    save_codes(tmp_path / "a.npz", Codes(np.array([[1]]), fingerprint="aaaaaaaaaaaa", sizes=(4,)))
+    save_codes(tmp_path / "b.npz", Codes(np.array([[1]]), fingerprint="bbbbbbbbbbbb", sizes=(4,)))
     (tmp_path / "empty").mkdir()
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun/metrics.jsonl").touch()

@@ -41,7 +41,7 @@ def priors(tmp_path_factory, fingerprint):
 @pytest.fixture
 def codes(tmp_path, fingerprint):
     """c.npz in the working folder: 40 codes."""
-    save_codes(tmp_path / "c.npz", Codes(spoken_codes(1, 3)[0][:, :40], 40_959, 16_000, fingerprint, SIZE))
+    save_codes(tmp_path / "c.npz", Codes(spoken_codes(1, 3)[0][:, :40], 40_959, 16_000, fingerprint, (SIZE,)))
     return tmp_path / "c.npz"
 
 

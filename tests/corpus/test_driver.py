@@ -252,7 +252,7 @@ def test_another_run_is_refused_with_every_difference(undisturbed, messy, uttera
     said = caught.value.message
     for words in (
         "melcodec was ", " and is 9.9", "fingerprint was ", "--checkpoint was ", " and is melcodec-base",
-        "codebook_size was 32 and is 1024", "--on-truncated was fail or drop and is keep",
+        "sizes was [32] and is [1024]", "--on-truncated was fail or drop and is keep",
         "--min-seconds was 0.0 and is 0.5", "decoder.soundfile was ",
     ):  # fmt: skip
         assert words in said

@@ -78,11 +78,11 @@ def test_what_was_kept_of_a_truncated_file(tmp_path, speech):
 
 def test_info_of_several_codebooks(tmp_path, speech):
     codes = np.array([[0, 1, 2, 3], [5, 5, 5, 5]])
-    spec = speech[1] | {"num_codebooks": 2, "codebook_size": 8}
+    spec = speech[1] | {"sizes": [4, 8]}
     info = corpus_info(make_store(tmp_path / "codes", [Row("a", codes, 3_500), Row("b", codes, 3_500)], spec))
     assert [(book.used, book.total, book.perplexity) for book in info.usage] == [(4, 8, pytest.approx(4)), (1, 8, 1.0)]
     assert info.codes == 8
-    assert info.bits_per_second == pytest.approx(8 * 2 * 3 / (7_000 / 22_050))
+    assert info.bits_per_second == pytest.approx(8 * (2 + 3) / (7_000 / 22_050))
     assert info.entropy_bits_per_second == pytest.approx(8 * (2 + 0) / (7_000 / 22_050))
 
 
@@ -99,7 +99,7 @@ def test_info_before_the_first_part(folder):
 
 
 def test_info_refuses_codes_of_another_codebook(folder, speech):
-    (folder / "run.json").write_text(json.dumps(speech[1] | {"codebook_size": 16}))
+    (folder / "run.json").write_text(json.dumps(speech[1] | {"sizes": [16]}))
     with pytest.raises(MelcodecError, match="codes of another codebook"):
         corpus_info(folder)
 
@@ -272,7 +272,7 @@ def test_markers_that_do_not_fit(folder, change, what):
     ("key", "value"),
     [
         ("fingerprint", "0123"),
-        ("codebook_size", 1024),
+        ("sizes", [1024]),
         ("samples_per_code", 512),
         ("sample_rate", 24_000),
         ("mel", {}),

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from melcodec.errors import MelcodecError
-from melcodec.evaluation.anchors import System
 from melcodec.evaluation.report import (
     CheckpointFacts,
     means,
@@ -63,7 +63,7 @@ def test_weights_make_the_word_error_rate_one_of_words():
 def test_the_seed_reaches_the_intervals():
     values = np.random.default_rng(0).random(12)
     results = [result(str(index), [0], mcd=float(value)) for index, value in enumerate(values)]
-    systems = [System("codes", "codes", 100.0)]
+    systems = [SimpleNamespace(name="codes", label="codes", bit_rate=100.0)]
     intervals = [summarize_systems(results, systems, seed)[0].means["mcd"].low for seed in range(8)]
     assert intervals[0] == summarize_systems(results, systems, 0)[0].means["mcd"].low
     assert len(set(intervals)) > 1

@@ -167,7 +167,7 @@ def test_the_floor_is_never_learned_from_what_it_is_measured_on(here, corpus, tm
 def test_the_k_means_floor_is_kept(here, corpus, speech_folder, tmp_path, settings, monkeypatch):
     with_floor = replace(settings, anchors=True, train=(speech_folder,))
     first = evaluate([corpus / "speech"], tmp_path / "r", with_floor)
-    monkeypatch.setattr(running, "learn_floor", lambda *_: pytest.fail("learned again"))
+    monkeypatch.setattr(running, "learn_centres", lambda *_: pytest.fail("learned again"))
     assert evaluate([corpus / "speech"], tmp_path / "r", with_floor) == first
 
 

@@ -96,10 +96,6 @@ assert "torch" not in sys.modules
 print(meta["kind"], meta["words"], entries["w"]["shape"], entries["half"]["dtype"])
 """
     assert run_python(script, path, env={"PYTHONIOENCODING": "utf-8"}) == "test ['é', 'ü'] [3, 4] F16\n"
-    # the tensors are not looked at: with every one of them cut off, the header still reads
-    length = struct.unpack("<Q", path.read_bytes()[:8])[0]
-    os.truncate(path, 8 + length)
-    assert read_header(path)[0]["kind"] == "test"
 
 
 def test_another_kind(path):
@@ -125,15 +121,17 @@ def test_a_foreign_safetensors_file(tmp_path, metadata):
 @pytest.mark.parametrize("keep", [0, 1, 7, 8, 20, 100])
 def test_truncated_in_the_header(path, keep):
     os.truncate(path, keep)
-    assert refusal(read_container, path, "test").message == f"{path}: not a safetensors file"
+    error = refusal(read_container, path, "test")
+    assert error.message.startswith(f"{path}: not a safetensors file, or damaged (")
+    assert (error.hint, error.code) == ("copy or download it again", "damaged")
 
 
 @pytest.mark.parametrize("missing", [1, 50])
 def test_truncated_in_the_tensors(path, missing):
     os.truncate(path, path.stat().st_size - missing)
-    error = refusal(read_container, path, "test")
-    assert error.message.startswith(f"{path}: damaged")
-    assert error.hint == "copy or download it again"
+    for error in (refusal(read_container, path, "test"), refusal(read_header, path)):
+        assert error.message.startswith(f"{path}: not a safetensors file, or damaged (")
+        assert error.hint == "copy or download it again"
 
 
 @pytest.mark.parametrize(
@@ -144,7 +142,7 @@ def test_truncated_in_the_tensors(path, missing):
 def test_other_files(tmp_path, content):
     file = tmp_path / "other.safetensors"
     file.write_bytes(content)
-    assert refusal(read_header, file).message == f"{file}: not a safetensors file"
+    assert refusal(read_header, file).message.startswith(f"{file}: not a safetensors file, or damaged (")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +158,21 @@ def test_headers_that_are_no_headers(tmp_path, header):
 def test_metadata_that_is_not_melcodecs(tmp_path, text):
     file = tmp_path / "odd.safetensors"
     with_header(file, {"__metadata__": {"melcodec": text}})
-    assert refusal(read_header, file).message == f"{file}: not a safetensors file"
+    assert "its metadata is not what melcodec writes" in refusal(read_header, file).message
+
+
+def test_arrays_are_written_and_read_without_torch(tmp_path, run_python):
+    script = """
+import sys
+from pathlib import Path
+import numpy as np
+from melcodec.formats.container import read_container_array, write_container
+write_container(Path(sys.argv[1]), {"codes": np.arange(5, dtype=np.uint16)[None]}, {"kind": "codes"})
+meta, array = read_container_array(Path(sys.argv[1]), "codes")
+assert "torch" not in sys.modules
+print(meta["kind"], array.dtype, array.tolist())
+"""
+    assert run_python(script, tmp_path / "c.safetensors") == "codes uint16 [[0, 1, 2, 3, 4]]\n"
 
 
 def test_nothing_there(tmp_path):

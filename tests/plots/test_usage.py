@@ -136,3 +136,13 @@ def test_more_use_is_darker_in_grey_too():
     luminance = (colours**2.2) @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance) < 0).all()
     assert luminance[0] < 0.85, "the least used is no white: that is for the dead"
+
+
+def test_several_codebooks_are_lines_with_their_own_figures():
+    (axes,) = plot_usage([np.array([4, 0, 4]), np.array([8, 0, 0, 0])]).axes
+    assert [line.get_label() for line in axes.lines] == [
+        "codebook 1: 2 of 3 codes occur, perplexity 2",
+        "codebook 2: 1 of 4 codes occur, perplexity 1",
+    ]
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[50, 50], [100]]
+    assert len(plot_usage([np.array([4, 0, 4])]).axes[0].lines) == len(plot_usage(np.array([4, 0, 4])).axes[0].lines)

@@ -52,7 +52,7 @@ def codes_folder(tmp_path_factory, tiny_checkpoint) -> Path:
     folder = tmp_path_factory.mktemp("codes")
     for speaker in range(12):
         for index, codes in enumerate(spoken_codes(4, speaker)):
-            facts = Codes(codes, codes.shape[1] * 1024 - 1, 16_000, codec.fingerprint, SIZE)
+            facts = Codes(codes, codes.shape[1] * 1024 - 1, 16_000, codec.fingerprint, (SIZE,))
             save_codes(folder / f"s{speaker}" / f"{index}.npz", facts)
     return folder
 

@@ -15,7 +15,7 @@ from melcodec.errors import MelcodecError
 from melcodec.formats.arrays import SUFFIXES, read_array_header
 from melcodec.store.codes import Codes, load_codes, save_codes
 
-KNOWN = {"num_samples": 4_000, "source_rate": 48_000, "fingerprint": "0123456789ab", "codebook_size": 1024}
+KNOWN = {"num_samples": 4_000, "source_rate": 48_000, "fingerprint": "0123456789ab", "sizes": (1024,)}
 LATER = SUFFIXES[1:]  # those that carry facts
 
 
@@ -28,12 +28,13 @@ def ramp(codebook_size, num_codes=5):
 def test_round_trip(tmp_path, suffix):
     path = tmp_path / f"c{suffix}"
     codes = np.concatenate([ramp(1024), ramp(1024)[:, ::-1]])
-    save_codes(path, Codes(codes, **KNOWN))
+    known = {**KNOWN, "sizes": (1024, 1500)}
+    save_codes(path, Codes(codes, **known))
     found = load_codes(path)
     assert np.array_equal(found.codes, codes)
     assert (found.codes.dtype, found.codes.shape) == (np.int64, (2, 5))
     facts = {key: getattr(found, key) for key in KNOWN}
-    assert facts == (dict.fromkeys(KNOWN) if suffix == ".npy" else KNOWN)
+    assert facts == (dict.fromkeys(KNOWN) if suffix == ".npy" else known)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -50,13 +51,13 @@ def test_the_same_codes_give_the_same_bytes(tmp_path, suffix):
 )
 def test_the_smallest_type(tmp_path, suffix, codebook_size, dtype):
     path = tmp_path / f"c{suffix}"
-    save_codes(path, Codes(ramp(codebook_size), codebook_size=codebook_size))
+    save_codes(path, Codes(ramp(codebook_size), sizes=(codebook_size,)))
     assert read_array_header(path)[1].dtype in (dtype, dtype.replace("uint", "U"))  # as safetensors spells it
     assert np.array_equal(load_codes(path).codes, ramp(codebook_size))
 
 
 def test_the_type_is_that_of_the_codebook_not_of_the_codes(tmp_path):
-    save_codes(tmp_path / "c.npy", Codes(ramp(7), codebook_size=257))
+    save_codes(tmp_path / "c.npy", Codes(ramp(7), sizes=(257,)))
     assert np.load(tmp_path / "c.npy").dtype == np.uint16
 
 
@@ -67,10 +68,10 @@ def test_what_a_npy_holds_can_be_saved_again(tmp_path, suffix, codebook_size, dt
     save_codes(tmp_path / f"again{suffix}", load_codes(tmp_path / "c.npy"))
     again = load_codes(tmp_path / f"again{suffix}")
     assert np.array_equal(again.codes, ramp(codebook_size))
-    assert again.codebook_size is None
+    assert again.sizes is None
     if suffix == ".npz":
         with np.load(tmp_path / "again.npz") as arrays:
-            assert arrays.files == ["codes"]  # and no keyword of numpy's among them
+            assert arrays.files == ["codes", "checksum"]  # and no keyword of numpy's among them
             assert arrays["codes"].dtype == dtype
 
 
@@ -208,3 +209,54 @@ assert "torch" not in sys.modules
     assert done.returncode == 0, done.stderr
     assert '"kind": "codes", "shape": [1, 5]' in done.stdout
     assert ('"fingerprint": "0123456789ab"' in done.stdout) == (suffix != ".npy")
+
+
+@pytest.mark.parametrize("suffix", LATER)
+def test_a_checksum_tells_changed_content(tmp_path, suffix):
+    path = tmp_path / f"c{suffix}"
+    save_codes(path, Codes(ramp(256), **KNOWN))
+    content = path.read_bytes()
+    for changed in altered(path, tmp_path / "other.npz"):
+        assert changed != content
+        path.write_bytes(changed)
+        with pytest.raises(MelcodecError, match="does not agree with its checksum") as caught:
+            load_codes(path)
+        assert caught.value.code == "damaged"
+
+
+def altered(path, aside):
+    """``path`` with another code, and with another fingerprint; zip's own checksums are right again."""
+    if path.suffix == ".safetensors":
+        content = path.read_bytes()
+        yield content[:-2] + b"\xfe\x00"
+        yield content.replace(b"0123456789ab", b"0123456789aa")
+        return
+    with np.load(path) as arrays:
+        members = {name: arrays[name] for name in arrays.files}
+    for change in ({"codes": members["codes"] ^ 1}, {"fingerprint": np.array("0123456789aa")}):
+        np.savez(aside, **members | change)
+        yield aside.read_bytes()
+
+
+def test_files_without_a_checksum_still_load(tmp_path):
+    from melcodec.formats.container import write_container
+
+    write_container(tmp_path / "old.safetensors", {"codes": np.array([[1, 2]])}, {"kind": "codes", "codebook_size": 4})
+    np.savez(tmp_path / "old.npz", codes=np.array([[1, 2]]), codebook_size=4)
+    for suffix in LATER:
+        found = load_codes(tmp_path / f"old{suffix}")
+        assert (found.codes.tolist(), found.sizes) == ([[1, 2]], (4,))
+
+
+def test_a_tensor_of_another_name(tmp_path):
+    from melcodec.formats.container import write_container
+
+    write_container(tmp_path / "c.safetensors", {"other": np.array([[1, 2]])}, {"kind": "codes"})
+    with pytest.raises(MelcodecError, match="holds the tensors other, not codes"):
+        load_codes(tmp_path / "c.safetensors")
+
+
+def test_sizes_that_do_not_fit_the_codes(tmp_path):
+    save_codes(tmp_path / "c.npz", Codes(ramp(7), sizes=(8, 8)))
+    with pytest.raises(MelcodecError, match="1 rows of codes, but sizes of 2 codebooks"):
+        load_codes(tmp_path / "c.npz")

@@ -39,7 +39,7 @@ def test_every_utterance_with_codes(dataset, speech):
     assert len(dataset) == len(rows) == 24
     assert dataset.ids == [row.id for row in rows]
     assert dataset.lengths.tolist() == [row.codes.shape[1] for row in rows]
-    assert (dataset.codebook_size, dataset.num_codebooks) == (32, 1)
+    assert (dataset.sizes, dataset.num_codebooks) == ((32,), 1)
     for row, item in zip(rows, dataset, strict=True):
         assert item.codes.dtype == torch.int64
         assert np.array_equal(item.codes.numpy(), row.codes)

@@ -46,7 +46,7 @@ def wide(speech, tmp_path):
     """A store with Q = 2 and K = 1,024: rows and folder."""
     random = np.random.default_rng(0)
     rows = [Row(f"a/{index}", random.integers(0, 1024, (2, 3 + index)), 100) for index in range(5)]
-    return rows, make_store(tmp_path / "wide", rows, speech[1] | {"num_codebooks": 2, "codebook_size": 1024})
+    return rows, make_store(tmp_path / "wide", rows, speech[1] | {"sizes": [1024, 300]})
 
 
 def index_of(out):

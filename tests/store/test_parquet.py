@@ -188,10 +188,10 @@ def test_only_parts_with_a_marker_count(tmp_path, speech):
         ("{", "damaged: not JSON"),
         ("[]", "not a JSON object"),
         ({"format": "something"}, "not a run of melcodec preprocess"),
-        ({"version": 2}, r"newer melcodec \(version 2\)"),
+        ({"version": 3}, r"newer melcodec \(version 3\)"),
         ({"mel": None}, r"damaged: mel\.hop_length should be a positive number"),
         ({"mel": {"hop": 256}}, r"damaged: mel\.hop_length should"),
-        ({"sample_rate": "22050", "codebook_size": 0}, "damaged: codebook_size, sample_rate should"),
+        ({"sample_rate": "22050", "sizes": [32, 0]}, r"damaged: sample_rate, sizes\[1\] should"),
         ({"fingerprint": None}, "it lacks the fingerprint"),
     ],
 )

@@ -9,9 +9,13 @@ import torch
 from melcodec.audio.io import load
 from melcodec.codec import Codec
 from melcodec.errors import MelcodecError
-from melcodec.evaluation import anchors
-from melcodec.evaluation.anchors import Workshop, learn_floor, plan_systems, through_kmeans, unquantized
 from melcodec.evaluation.subjects import find_subjects
+from melcodec.evaluation.systems.base import Tools
+from melcodec.evaluation.systems.build import SYSTEMS, build_systems, plan_systems
+from melcodec.evaluation.systems.bypassed import bypassed
+from melcodec.evaluation.systems.foreign import Opus
+from melcodec.evaluation.systems.kmeans import learn_centres, through_kmeans
+from melcodec.evaluation.systems.untouched import Mel
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,13 @@ def wav(examples):
 
 @pytest.fixture(scope="module")
 def floor(codec, speech_folder):
-    return learn_floor(codec, find_subjects([speech_folder]), 0, lambda done, total: None)
+    return learn_centres(codec, find_subjects([speech_folder]), 0, lambda done, total: None)
+
+
+def made(tools, name, original, codes):
+    """What the system called ``name`` makes of ``original``."""
+    (system,) = build_systems(tools, [name])
+    return system.output(original, codes)
 
 
 def names(systems):
@@ -34,14 +44,14 @@ def names(systems):
 
 
 def test_without_anchors_there_are_the_codes_alone(codec):
-    systems, absent = plan_systems(codec, anchors=False, floor=True)
+    systems, absent = plan_systems(codec, anchors=False, train=True)
     assert (names(systems), absent) == (["codes"], {})
     assert systems[0].bit_rate == codec.bitrate
 
 
 def test_what_is_missing_says_what_would_bring_it(codec, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda program: None)
-    systems, absent = plan_systems(codec, anchors=True, floor=False)
+    systems, absent = plan_systems(codec, anchors=True, train=False)
     assert names(systems) == ["codes", "unquantized", "mel", "original"]
     assert absent == {
         "kmeans": "it is learned from other speech: give some with --train",
@@ -52,7 +62,7 @@ def test_what_is_missing_says_what_would_bring_it(codec, monkeypatch):
 
 def test_what_is_there_is_planned(codec, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda program: f"bin/{program}")
-    systems, absent = plan_systems(codec, anchors=True, floor=True)
+    systems, absent = plan_systems(codec, anchors=True, train=True)
     assert names(systems) == ["codes", "unquantized", "kmeans", "codec2", "opus", "mel", "original"]
     assert absent == {}
     assert [system.bit_rate for system in systems[2:5]] == [codec.bitrate, 700, 6000]
@@ -61,10 +71,10 @@ def test_what_is_there_is_planned(codec, monkeypatch):
 def test_long_equals_short_without_the_quantizer(wav):
     codec = Codec.from_pretrained("melcodec-base", "cpu")  # the tiny model's latents are so large that rounding shows
     mel = codec.mel(wav)
-    whole = unquantized(codec, mel)
+    whole = bypassed(codec, mel)
     assert whole.shape[-1] == 4 * codec.num_codes(len(wav))
     codec.chunk_codes = 10
-    torch.testing.assert_close(unquantized(codec, mel), whole, rtol=0, atol=1e-4)
+    torch.testing.assert_close(bypassed(codec, mel), whole, rtol=0, atol=1e-4)
 
 
 def test_the_bypass_leaves_out_the_codebook_alone(codec, wav):
@@ -72,42 +82,42 @@ def test_the_bypass_leaves_out_the_codebook_alone(codec, wav):
     with torch.inference_mode():
         model = codec.model
         expected = codec.frontend.denormalize(model.decoder(model.encode_latents(codec.frontend.normalize(mel))))
-    torch.testing.assert_close(unquantized(codec, mel), expected)
+    torch.testing.assert_close(bypassed(codec, mel), expected)
     assert not torch.equal(expected, codec.decode_to_mel(codec.encode_mel(mel)))
 
 
 def test_every_way_gives_the_original_s_length(codec, wav, floor):
-    workshop = Workshop(codec, floor, audible=True)
-    original = workshop.original(wav[:30_001])
-    codes = workshop.encode(original)
+    tools = Tools(codec, floor, audible=True)
+    original = tools.original(wav[:30_001])
+    codes = tools.encode(original)
     for system in ("codes", "unquantized", "kmeans", "mel"):
-        output = workshop.output(system, original, codes)
+        output = made(tools, system, original, codes)
         assert output.mel.shape == original.mel.shape, system
         assert output.heard.shape == original.heard.shape, system
-    assert workshop.output("original", original, codes) is original
-    np.testing.assert_array_equal(workshop.output("mel", original, codes).mel, original.mel)
+    assert made(tools, "original", original, codes) is original
+    np.testing.assert_array_equal(made(tools, "mel", original, codes).mel, original.mel)
 
 
 def test_the_codes_way_is_the_codec_s_own(codec, wav):
-    workshop = Workshop(codec, None, audible=True)
-    original = workshop.original(wav[:30_001])
-    codes = workshop.encode(original)
+    tools = Tools(codec, audible=True)
+    original = tools.original(wav[:30_001])
+    codes = tools.encode(original)
     np.testing.assert_array_equal(codes, codec.encode(wav[:30_001])[0].numpy())
-    heard = workshop.output("codes", original, codes).heard
+    heard = made(tools, "codes", original, codes).heard
     np.testing.assert_allclose(heard, codec.decode(codes, 30_001)[0].numpy(), atol=1e-6)
 
 
 def test_no_sound_is_made_that_nobody_wants(codec, wav):
-    workshop = Workshop(codec, None, audible=False)
-    original = workshop.original(wav[:30_001])
-    assert workshop.output("mel", original, workshop.encode(original)).wav is None
+    tools = Tools(codec, audible=False)
+    original = tools.original(wav[:30_001])
+    assert made(tools, "mel", original, tools.encode(original)).wav is None
 
 
 def test_the_floor_is_learned_from_speech_and_by_the_seed(codec, floor, speech_folder, wav):
     subjects = find_subjects([speech_folder])
     assert floor.shape == (32, 4 * 80)
-    np.testing.assert_array_equal(learn_floor(codec, subjects, 0, lambda *_: None), floor)
-    assert not np.array_equal(learn_floor(codec, subjects, 1, lambda *_: None), floor)
+    np.testing.assert_array_equal(learn_centres(codec, subjects, 0, lambda *_: None), floor)
+    assert not np.array_equal(learn_centres(codec, subjects, 1, lambda *_: None), floor)
     mel = codec.mel(wav)
     rough = through_kmeans(torch.from_numpy(floor), mel, 4)[..., : mel.shape[-1]]
     flat = mel.mean(dim=-1, keepdim=True).expand_as(mel)
@@ -123,16 +133,16 @@ def test_k_means_takes_the_nearest_vector_of_four_frames():
 def test_a_floor_needs_speech_that_can_be_read(codec, tmp_path):
     (tmp_path / "bad.wav").write_bytes(b"nonsense")
     with pytest.raises(MelcodecError, match="no speech in --train can be read"):
-        learn_floor(codec, find_subjects([tmp_path]), 0, lambda *_: None)
+        learn_centres(codec, find_subjects([tmp_path]), 0, lambda *_: None)
 
 
 @pytest.mark.parametrize(("system", "program"), [("codec2", "c2enc"), ("opus", "opusenc")])
 def test_foreign_codecs_come_back_in_step(codec, wav, system, program):
     if not shutil.which(program):
         pytest.skip(f"needs {program}")
-    workshop = Workshop(codec, None, audible=True)
-    original = workshop.original(wav)
-    output = workshop.output(system, original, workshop.encode(original))
+    tools = Tools(codec, audible=True)
+    original = tools.original(wav)
+    output = made(tools, system, original, tools.encode(original))
     assert output.mel.shape == original.mel.shape
     silent = np.full_like(original.mel, original.mel.mean())
     assert np.abs(output.mel - original.mel).mean() < np.abs(silent - original.mel).mean()
@@ -140,10 +150,31 @@ def test_foreign_codecs_come_back_in_step(codec, wav, system, program):
     assert (300 < output.moved < 1103) if system == "codec2" else abs(output.moved) <= 2
 
 
-def test_a_program_that_fails_is_named(wav, monkeypatch, tmp_path):
+def test_a_program_that_fails_is_named(codec, wav, monkeypatch, tmp_path):
     fake = tmp_path / "opusenc"
     fake.write_text("#!/bin/sh\necho out of order >&2\nexit 3\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with pytest.raises(MelcodecError, match="opusenc failed: out of order"):
-        anchors.through_opus(wav, 22_050)
+        Opus(Tools(codec)).through(wav, 22_050)
+
+
+class Halved(Mel):
+    """A further system, as somebody would add it: half as loud."""
+
+    name = "halved"
+    label = "half as loud"
+    bit_rate = 1.0
+
+    def output(self, original, codes):
+        return self.tools.from_mel(torch.from_numpy(original.mel)[None] + np.log(0.25), original)
+
+
+def test_a_further_system_is_one_class_and_one_line(codec, wav, monkeypatch):
+    monkeypatch.setitem(SYSTEMS, Halved.name, Halved)
+    systems, _ = plan_systems(codec, anchors=True, train=False)
+    assert names(systems)[-1] == "halved"
+    tools = Tools(codec)
+    original = tools.original(wav[:30_001])
+    quiet = made(tools, "halved", original, tools.encode(original))
+    np.testing.assert_allclose(quiet.mel, original.mel - 2 * np.log(2), atol=1e-5)

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from melcodec.codec import Codec
-from melcodec.corpus.embedded import EmbeddedExecutor
 from melcodec.corpus.quarantine import Case
 from melcodec.corpus.reading import Rules
 from melcodec.corpus.spec import run_spec
-from melcodec.corpus.tasks import Advanced, Finished, Lost, Setup, Task
+from melcodec.corpus.tasks import Setup, Task, start_worker
 from melcodec.errors import MelcodecError
 from melcodec.formats.checkpoint import load_checkpoint
 from melcodec.manifests.base import Utterance
+from melcodec.processes import Finished, Lost, Pool, Reported
 from melcodec.store import plan
 from melcodec.store.layout import part_path
 from melcodec.store.parquet import read_part
@@ -44,13 +44,13 @@ def start(setup):
     started = []
 
     def begin(count=1, setup=setup):
-        started.append(EmbeddedExecutor([setup] * count))
+        started.append(Pool(start_worker, [setup] * count))
         return started[-1]
 
     yield begin
     for executor in started:
         executor.close()
-        assert not any(hand.process.is_alive() for hand in executor.hands)
+        assert not any(worker.process.is_alive() for worker in executor.workers)
 
 
 def unit_of(utterances, number=0) -> plan.Unit:
@@ -71,7 +71,7 @@ def wait_for(condition):
 def events(executor, count=1):
     """The next so many events that are more than progress."""
     found = []
-    wait_for(lambda: found.extend(e for e in executor.poll(0.1) if not isinstance(e, Advanced)) or len(found) >= count)
+    wait_for(lambda: found.extend(e for e in executor.poll(0.1) if not isinstance(e, Reported)) or len(found) >= count)
     return found
 
 
@@ -93,28 +93,28 @@ def test_work_death_and_hanging(start, setup, corpus, utterances, tmp_path):
         assert isinstance(event, Finished)
         table = read_part(part_path(Path(setup.folder), 0, task.unit.number))
         assert table.column("id").to_pylist() == [utterance.id for utterance in task.unit.utterances]
-        assert event.receipt.rows == event.receipt.ok == 12
+        assert event.result.rows == event.result.ok == 12
 
     # a probe writes nothing
     executor.submit(Task(unit_of(listed[:2], 2), 60.0, probe=True))
     (event,) = events(executor)
     assert isinstance(event, Finished)
-    assert event.receipt is None
+    assert event.result is None
     assert not part_path(Path(setup.folder), 0, 2).exists()
 
     # one hangs, is killed in time, and is replaced; the other one is killed while it waits, and is replaced as well
     os.mkfifo(tmp_path / "hangs.wav")
-    before = [hand.process.pid for hand in executor.hands]
+    before = [worker.process.pid for worker in executor.workers]
     hanging = Task(unit_of([Utterance("hangs", str(tmp_path / "hangs.wav"))], 3), 1.0)
-    executor.submit(hanging)
-    busy = next(hand.number for hand in executor.hands if hand.task)
+    executor.submit(hanging, hanging.timeout)
+    busy = next(worker.number for worker in executor.workers if worker.tasks)
     os.kill(before[1 - busy], signal.SIGKILL)
     started = time.monotonic()
     (event,) = events(executor)
-    assert event == Lost(busy, hanging, "timeout", "took longer than 1 s")
+    assert replace(event, number=0) == Lost(busy, hanging, "timeout", "took longer than 1 s")
     assert 1.0 <= time.monotonic() - started < 30.0
     until_idle(executor, 2)
-    assert not set(before) & {hand.process.pid for hand in executor.hands}
+    assert not set(before) & {worker.process.pid for worker in executor.workers}
     executor.submit(first)
     assert isinstance(events(executor)[0], Finished)
 
@@ -147,22 +147,22 @@ def test_workers_that_cannot_start_are_given_up(start, monkeypatch):
     executor = start()
     with pytest.raises(MelcodecError, match="workers die while they start") as caught:
         until_idle(executor)
-    assert "--num-workers" in caught.value.hint
+    assert "try fewer workers" in caught.value.hint
 
 
 DRIVER = """
 import json, sys, time
-from melcodec.corpus.embedded import EmbeddedExecutor
 from melcodec.store.plan import Unit
-from melcodec.corpus.tasks import Setup, Task
+from melcodec.corpus.tasks import Setup, Task, start_worker
 from melcodec.manifests.base import Utterance
+from melcodec.processes import Pool
 
 if __name__ == "__main__":
-    executor = EmbeddedExecutor([Setup(**json.loads(sys.argv[1]))] * 2)
+    executor = Pool(start_worker, [Setup(**json.loads(sys.argv[1]))] * 2)
     while executor.idle() < 2:
         executor.poll(0.1)
     executor.submit(Task(Unit(0, 0, "", 0.0, (Utterance("hangs", sys.argv[2]),)), 600.0))  # one is busy, the other waits
-    print(*(hand.process.pid for hand in executor.hands), flush=True)
+    print(*(worker.process.pid for worker in executor.workers), flush=True)
     time.sleep(600)
 """
 
