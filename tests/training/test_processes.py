@@ -84,6 +84,20 @@ def test_two_processes_learn_what_one_learns(alone, speech_folder, tmp_path):
     assert sum(revived) > 0  # or revival would not have been compared
 
 
+def test_two_processes_with_a_discriminator_learn_what_one_learns(speech_folder, tmp_path):
+    more = [
+        *("--set", "objective.adversarial=0.1", "--set", "objective.discriminator.channels=[4, 4]"),
+        *("--set", "objective.discriminator.start_step=2", "--set", "codebook.revive=none"),
+    ]
+    command = [sys.executable, "-m", "melcodec", "train", str(speech_folder), *SETTINGS, *more, "-o", "alone"]
+    forked.run(command, cwd=tmp_path, check=True, capture_output=True)
+    child = torchrun(tmp_path, "train", speech_folder, *SETTINGS, *more, "-o", "run")
+    err = finish(child)
+    assert child.returncode == 0, err
+    close(tmp_path / "run", tmp_path / "alone")
+    assert any(name.startswith("adversary.") for name in tensors(tmp_path / "run")[1])
+
+
 def test_a_killed_rank_loses_nothing(alone, speech_folder, tmp_path):
     """torchrun ends the other one; the same command, also with another number of processes, goes on."""
     child = torchrun(tmp_path, "train", speech_folder, *SETTINGS, "--set", "train.save_every=2", "-o", "run")
