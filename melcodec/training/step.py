@@ -119,8 +119,16 @@ class Stepper:
             state.adversary.step()
         if state.average is not None:
             state.average.update_parameters(state.model)
+            self._keep_frozen(state.average)
         state.progress.step += 1
         return told
+
+    def _keep_frozen(self, average: nn.Module) -> None:
+        """Parameters that do not learn stay as they are: averaging equal numbers would round them, and change the codes."""
+        with torch.no_grad():
+            for mean, parameter in zip(average.parameters(), self.state.model.parameters(), strict=True):
+                if not parameter.requires_grad:
+                    mean.copy_(parameter)
 
     def _prepared(self, index: int) -> _Step:
         """The crops of step ``index``, made already where batches are made ahead."""

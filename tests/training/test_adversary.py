@@ -49,10 +49,11 @@ def test_accumulated_parts_are_one_batch_for_the_discriminator_too(corpus, tmp_p
         torch.testing.assert_close(other[name], value, rtol=2e-3, atol=3e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_tuning_the_decoder_keeps_the_fingerprint(corpus, tmp_path):  # noqa: F811
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_tuning_the_decoder_keeps_the_fingerprint(corpus, tmp_path, decay):  # noqa: F811
     train(tmp_path / "first", corpus)
     first = load_checkpoint(tmp_path / "first" / LAST)
-    train(tmp_path / "tuned", corpus, *ADVERSARY, "train.tune=decoder", init=first)
+    train(tmp_path / "tuned", corpus, *ADVERSARY, "train.tune=decoder", f"train.weight_ema={decay}", init=first)
     tuned = load_checkpoint(tmp_path / "tuned" / LAST)
     assert tuned.fingerprint == first.fingerprint
     changed = {name for name in first.tensors if not torch.equal(first.tensors[name], tuned.tensors[name])}
