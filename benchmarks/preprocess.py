@@ -31,7 +31,8 @@ import torch
 
 from melcodec.audio.io import find_audio, load
 from melcodec.chunking import group_by_length
-from melcodec.codec import BATCH_FRAMES, Codec, padded
+from melcodec.codec import BATCH_FRAMES, Codec
+from melcodec.inputs import padded
 
 RATE = 22_050
 CLIPS = sorted((Path(__file__).parents[1] / "examples").glob("*.flac"))

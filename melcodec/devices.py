@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -43,9 +44,44 @@ def exact_float32(device: torch.device) -> Iterator[None]:
 
     Lower precision changes codes (14 % in float16, 42 % in bfloat16). Never yield out of this block: the switches are
     the process's, and the caller's settings must be back when the caller runs.
+
+    Any number of threads may be inside at once. The first one switches, and the last one restores what the first one found,
+    so that no thread's leaving lowers the precision of another one's work. torch has no switch per thread or per call:
+    what other threads compute meanwhile is computed in full float32, too.
     """
-    with torch.autocast(device.type, enabled=False), _old_switches(), _new_switches():
-        yield
+    with torch.autocast(device.type, enabled=False):
+        _switches.enter()
+        try:
+            yield
+        finally:
+            _switches.leave()
+
+
+class _Switches:
+    """The process's switches for reduced precision, off while at least one thread wants them off."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._restore = threading.Lock(), 0, ExitStack()
+
+    def enter(self) -> None:
+        """Count one more; the first one switches off."""
+        with self._lock:
+            if self._inside == 0:
+                with ExitStack() as entered:  # undone here if the second one fails
+                    entered.enter_context(_old_switches())
+                    entered.enter_context(_new_switches())
+                    self._restore = entered.pop_all()
+            self._inside += 1
+
+    def leave(self) -> None:
+        """Count one less; the last one restores."""
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._restore.close()
+
+
+_switches = _Switches()
 
 
 @contextmanager
@@ -53,7 +89,7 @@ def _old_switches() -> Iterator[None]:
     """Those of torch 2.6; setting them sets the new ones too, and torch insists that they agree."""
     cudnn = torch.backends.cudnn
     try:
-        precision, _ = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+        precision, allow_tf32 = torch.get_float32_matmul_precision(), cudnn.allow_tf32
     except RuntimeError:  # the caller uses the new ones, beside which the old ones cannot even be read
         precision = None
     if precision is None:
@@ -61,13 +97,15 @@ def _old_switches() -> Iterator[None]:
         return
     if precision != "highest":
         torch.set_float32_matmul_precision("highest")
+    if allow_tf32:
+        cudnn.allow_tf32 = False
     try:
-        now = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
-        with cudnn.flags(**now, allow_tf32=False):
-            yield
+        yield
     finally:
         if precision != "highest":
             torch.set_float32_matmul_precision(precision)
+        if allow_tf32:
+            cudnn.allow_tf32 = True
 
 
 @contextmanager

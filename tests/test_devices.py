@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
@@ -61,6 +63,56 @@ def test_an_error_inside_leaves_things_as_they_were_too():
     try:
         with pytest.raises(ZeroDivisionError), exact_float32(torch.device("cpu")):
             _ = 1 / 0
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_no_thread_lowers_the_precision_of_another():
+    """One thread leaves while another is still computing; only the last one may restore the caller's setting."""
+    inside, leave = threading.Event(), threading.Event()
+    seen: list[str] = []
+
+    def slow():
+        with exact_float32(torch.device("cpu")):
+            inside.set()
+            leave.wait(10)
+            seen.append(torch.get_float32_matmul_precision())
+
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with exact_float32(torch.device("cpu")):
+            thread = threading.Thread(target=slow)
+            thread.start()
+            assert inside.wait(10)
+        assert torch.get_float32_matmul_precision() == "highest"  # the other one is not done
+        leave.set()
+        thread.join()
+        assert seen == ["highest"]
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_many_threads_leave_things_as_they_were(product):
+    exact, wrong = product(), []
+
+    def work():
+        for _ in range(200):
+            with exact_float32(torch.device("cpu")):
+                if torch.get_float32_matmul_precision() != "highest" or torch.backends.cudnn.allow_tf32:
+                    wrong.append("reduced")
+                if not torch.equal(product(), exact):
+                    wrong.append("other bits")
+
+    torch.set_float32_matmul_precision("medium")
+    try:
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")

@@ -24,6 +24,7 @@ def compare(
     data: options.OptionalData = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
+    device: options.Device = "auto",
     as_json: options.AsJSON = False,
 ) -> None:
     """Say how many codes changed, what was gained or lost, and whether a GPT must be trained again.
@@ -33,7 +34,7 @@ def compare(
     from melcodec.evaluation.compare import compare as run
 
     with progress("comparing") as update:
-        found = run(a, b, data or [], limit, seed, update, say)
+        found = run(a, b, data or [], limit, seed, update, say, device)
     print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else in_words(found))
     if found.left_out:
         say(f"{len(found.left_out)} left out:")

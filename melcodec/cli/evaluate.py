@@ -45,6 +45,7 @@ def evaluate(
     limit: options.Limit = None,
     seed: options.Seed = 0,
     as_json: options.AsJSON = False,
+    device: options.Device = "auto",
     overwrite: options.Overwrite = False,
 ) -> None:
     """Reconstruct speech, score it, and write a report: index.html, metrics.json, files.csv and, with anchors, rates.svg.
@@ -56,7 +57,7 @@ def evaluate(
     from melcodec.evaluation.run import evaluate as run
 
     settings = EvaluationSettings(
-        checkpoint, metrics, anchors, tuple(train or ()), num_workers or None, limit, seed, overwrite, command_line(), vocoder
+        checkpoint, metrics, anchors, tuple(train or ()), num_workers or None, limit, seed, overwrite, command_line(), vocoder, device
     )
     with bar("learning k-means") as learned, bar("scoring") as scored:
         try:

@@ -136,6 +136,7 @@ def compare(
     seed: int = 0,
     update: Update = lambda done, total: None,
     note: Callable[[str], None] | None = None,
+    device: str = "cpu",
 ) -> Comparison:
     """Compare two checkpoints on ``data``, or two folders of codes.
 
@@ -144,6 +145,7 @@ def compare(
         limit: take that many utterances of ``data``, chosen by ``seed``; not for folders.
         update: is told (done, total).
         note: called with sentences about what lies in ``data`` and is not used.
+        device: where checkpoints compute.
 
     Raises:
         MelcodecError: one is a folder and the other is not, no data, or no utterance that both have and can be compared.
@@ -162,7 +164,7 @@ def compare(
             raise MelcodecError(f"{a} and {b}: single codes files", "compare two folders, in which they have equal names")
         if not data:
             raise MelcodecError("two checkpoints are compared on speech", "melcodec compare A B DATA")
-        one, other, pairs = from_speech(a, b, find_subjects(data, limit, seed, note), update)
+        one, other, pairs = from_speech(a, b, find_subjects(data, limit, seed, note), update, device)
     tally = _Tally(one.sizes, other.sizes)
     for pair in pairs:
         tally.add(pair)

@@ -47,9 +47,11 @@ class LeftOut:
 Pairs = Iterator[Pair | LeftOut]
 
 
-def from_speech(a: str | Path, b: str | Path, subjects: Sequence[Subject], update: Update) -> tuple[Maker, Maker, Pairs]:
+def from_speech(
+    a: str | Path, b: str | Path, subjects: Sequence[Subject], update: Update, device: str = "cpu"
+) -> tuple[Maker, Maker, Pairs]:
     """Two checkpoints, and what they make of ``subjects``."""
-    codecs = [Codec.from_pretrained(side, "cpu") for side in (a, b)]
+    codecs = [Codec.from_pretrained(side, device) for side in (a, b)]
     one, other = (Maker(str(name), it.fingerprint, it.sizes) for name, it in zip((a, b), codecs, strict=True))
 
     def pairs() -> Pairs:
@@ -99,7 +101,7 @@ def reconstruct(codec: Codec, subject: Subject) -> tuple[np.ndarray, np.ndarray]
     mel = codec.mel(load_sound(subject, codec.sample_rate))
     codes = codec.encode_mel(mel)
     made = codec.decode_to_mel(codes)[..., : mel.shape[-1]]
-    return codes[0].numpy(), band_l1(mel[0].numpy(), made[0].numpy())
+    return codes[0].cpu().numpy(), band_l1(mel[0].cpu().numpy(), made[0].cpu().numpy())
 
 
 def checked(pair: Pair) -> Pair | LeftOut:

@@ -39,6 +39,7 @@ from melcodec.formats.shipped import DEFAULT_CHECKPOINT, find_checkpoint
 from melcodec.version import __version__
 from melcodec.vocoder.choice import DEFAULT_VOCODER, choose_vocoder, find_vocoder
 
+GPU_WORKERS = 4  # processes that share a GPU; each takes half a gigabyte of it before it holds a model
 CENTRES_FILE = "kmeans.npz"
 
 
@@ -57,6 +58,7 @@ class EvaluationSettings:
         overwrite: begin anew, whatever the folder holds.
         command: the line that asked for it, to be shown.
         vocoder: what makes sound of mels; see ``vocoder.choice.choose_vocoder``.
+        device: where the codec computes; a GPU is shared by at most 4 processes unless ``num_workers`` says otherwise.
     """
 
     checkpoint: str = DEFAULT_CHECKPOINT
@@ -69,6 +71,7 @@ class EvaluationSettings:
     overwrite: bool = False
     command: str = ""
     vocoder: str | Path = DEFAULT_VOCODER
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def make_plan(data: Sequence[str | Path], settings: EvaluationSettings, note: Ca
     train = without(find_subjects(settings.train), subjects) if settings.train else []
     path = find_checkpoint(settings.checkpoint)
     vocoder = choose_vocoder(settings.vocoder)
-    codec = Codec.from_pretrained(path, "cpu", vocoder)
+    codec = Codec.from_pretrained(path, settings.device, vocoder)
     systems, absent = plan_systems(codec, settings.anchors, bool(train))
     checkpoint = CheckpointFacts(
         str(settings.checkpoint),
@@ -160,6 +163,7 @@ def make_plan(data: Sequence[str | Path], settings: EvaluationSettings, note: Ca
         "train": [str(item) for item in settings.train],
         "limit": settings.limit,
         "seed": settings.seed,
+        "device": codec.device.type,
         "packages": package_versions(choice.names),
     }
     return Plan(subjects, train, choice, codec, path, checkpoint, systems, absent, facts)
@@ -227,7 +231,7 @@ def score_files(
 ) -> tuple[list[Result], dict[str, str]]:
     """Every subject's result, in order, and the reasons of those that have none, by id."""
     names = tuple(system.name for system in plan.systems)
-    recipe = Recipe(str(plan.file), names, plan.choice.names, centres, choose_vocoder(settings.vocoder))
+    recipe = Recipe(str(plan.file), names, plan.choice.names, centres, choose_vocoder(settings.vocoder), str(plan.codec.device))
     keys, failures = name_tasks(plan, centres)
     with ResultFile(path, fresh=settings.overwrite) as kept:
         todo = {task.key: task for task in keys.values() if task.key not in kept.known}
@@ -235,7 +239,8 @@ def score_files(
         done = total - len(todo) - len(failures)
         if done:
             listener.say(f"{done} of {total} files were scored before")
-        workers = settings.num_workers or usable_cores()
+        cores = usable_cores()
+        workers = settings.num_workers or (cores if plan.codec.device.type == "cpu" else min(cores, GPU_WORKERS))
         for task, outcome in score_all(recipe, list(todo.values()), workers):
             if isinstance(outcome, MelcodecError):
                 failures[task.subject.utterance.id] = outcome.message
@@ -249,7 +254,7 @@ def score_files(
 
 def name_tasks(plan: Plan, centres: np.ndarray | None) -> tuple[dict[str, Task], dict[str, str]]:
     """A task for every subject by its id, and the files that cannot even be read."""
-    deciding = {name: plan.settings[name] for name in ("metrics", "systems", "packages", "vocoder")}
+    deciding = {name: plan.settings[name] for name in ("metrics", "systems", "packages", "vocoder", "device")}
     centres_key = "" if centres is None else hashlib.sha256(centres.tobytes()).hexdigest()
     words = [__version__, plan.checkpoint.sha256, plan.checkpoint.fingerprint, deciding, centres_key]
     settings = json.dumps(words, sort_keys=True)

@@ -40,6 +40,7 @@ class Recipe:
         systems, metrics: names.
         centres: k-means codebook (K, stride * M), or None.
         vocoder: its settings.
+        device: where the codec computes.
     """
 
     checkpoint: str
@@ -47,6 +48,7 @@ class Recipe:
     metrics: tuple[str, ...]
     centres: np.ndarray | None = None
     vocoder: VocoderConfig = field(default_factory=GriffinLimConfig)
+    device: str = "cpu"
 
 
 class Scorer:
@@ -54,11 +56,11 @@ class Scorer:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.codec = Codec.from_pretrained(recipe.checkpoint, "cpu", recipe.vocoder)
+        self.codec = Codec.from_pretrained(recipe.checkpoint, recipe.device, recipe.vocoder)
         audible = any(METRICS[name].audible for name in recipe.metrics)
         self.tools = Tools(self.codec, recipe.centres, audible)
         self.systems = build_systems(self.tools, recipe.systems)
-        self.norms = self.codec.frontend.norms.numpy()
+        self.norms = self.codec.frontend.norms.cpu().numpy()
 
     def do(self, task: Task) -> Result:
         """Raises MelcodecError, among them for what a foreign program makes of one system's output."""

@@ -49,3 +49,4 @@ def test_refusals(refused, tiny_checkpoint, folders, speech_folder):
     assert "hint: melcodec compare A B DATA" in refused("compare", tiny_checkpoint, tiny_checkpoint)
     assert "compare two of a kind" in refused("compare", tiny_checkpoint, "a")
     assert "no such checkpoint" in refused("compare", "nothing", "nothing", speech_folder)
+    assert "CUDA devices" in refused("compare", tiny_checkpoint, tiny_checkpoint, speech_folder, "--device", "cuda:99")

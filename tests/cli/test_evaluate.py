@@ -68,6 +68,7 @@ def test_refusals(refused, two, tiny_checkpoint, tmp_path):
     assert "no such file or folder" in refused("evaluate", "nowhere", "-o", "r")
     assert "no metric 'loudness'" in refused("evaluate", two, "-o", "r", "--metrics", "loudness")
     assert "no such checkpoint" in refused("evaluate", two, "-o", "r", "--checkpoint", "nothing")
+    assert "CUDA devices" in refused("evaluate", two, "-o", "r", "--checkpoint", tiny_checkpoint, "--device", "cuda:99")
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "metrics.json").write_text('{"kind": "evaluation", "format": 0, "melcodec": "0.0.1"}')
     said = refused("evaluate", two, "-o", "r", "--checkpoint", tiny_checkpoint, *QUICK)

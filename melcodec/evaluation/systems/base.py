@@ -42,7 +42,7 @@ class Tools:
         made = made[..., : original.mel.shape[-1]]
         wav = None
         if self.audible:
-            heard = torch.minimum(made.contiguous(), self.codec.frontend.loudest[:, None])
+            heard = torch.minimum(made.to(self.codec.device).contiguous(), self.codec.frontend.loudest[:, None])
             wav = self.codec.vocoder(heard, len(original.heard))[0].clamp(-1, 1).cpu().numpy()
         return Sound(wav, self.codec.sample_rate, made[0].cpu().numpy())
 
