@@ -1,8 +1,8 @@
 """melcodec: speech to discrete codes and back.
 
     codec = melcodec.load()                      # the shipped checkpoint
-    codes = codec.encode(wav)                    # (B, Q, N) int64
-    wav2 = codec.decode(codes, num_samples=wav.shape[-1])
+    codes = codec.encode(wav, sample_rate=16_000)  # (B, Q, N) int64; without a rate, wav is at the codec's
+    wav2 = codec.decode(codes)                   # (B, S) at the codec's rate
 
 Importing melcodec is free: torch is imported when one of these names is first used.
 """
@@ -18,15 +18,19 @@ if TYPE_CHECKING:
     from melcodec.codec import Codec
     from melcodec.errors import MelcodecError
     from melcodec.store.dataset import CodesDataset
+    from melcodec.streaming.decoder import StreamingDecoder
+    from melcodec.streaming.encoder import StreamingEncoder
     from melcodec.training.run import train
 
 _HOMES = {
     "Codec": "melcodec.codec",
     "CodesDataset": "melcodec.store.dataset",
     "MelcodecError": "melcodec.errors",
+    "StreamingDecoder": "melcodec.streaming.decoder",
+    "StreamingEncoder": "melcodec.streaming.encoder",
     "train": "melcodec.training.run",
 }
-__all__ = ["Codec", "CodesDataset", "MelcodecError", "load", "train"]
+__all__ = ["Codec", "CodesDataset", "MelcodecError", "StreamingDecoder", "StreamingEncoder", "load", "train"]
 
 
 def load(checkpoint: Any = None, device: str = "auto", vocoder: Any = "griffin-lim") -> Codec:

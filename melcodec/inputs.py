@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from melcodec.audio.io import MAX_CHANNELS, MAX_RATE, MIN_RATE
+from melcodec.audio.io import LOUDEST, MAX_CHANNELS, MAX_RATE, MIN_RATE
 from melcodec.audio.resample import resample_blocks
 from melcodec.errors import MelcodecError
 
 FULL_SCALE = {torch.int8: 1 << 7, torch.int16: 1 << 15, torch.int32: 1 << 31}  # of integer samples
-MAX_PEAK = 16.0  # clipped sound is at most a little louder than full scale; beyond are integers stored as floats
+FILE_CURE = "read a file with codec.encode_file(path)"
 Array = Tensor | np.ndarray
 
 
@@ -30,7 +30,7 @@ def wave_batch(wav: Any) -> Tensor:
     Raises:
         MelcodecError: no floats, another shape, channels, no samples, NaN, infinity, or values far outside [-1, 1].
     """
-    tensor = _tensor(wav, "a wave", "read a file with codec.encode_file(path)")
+    tensor = _tensor(wav, "a wave", FILE_CURE)
     _check_samples(tensor, isinstance(wav, Tensor))
     shape = tuple(tensor.shape)
     channels_last = len(shape) == 2 and shape[1] <= MAX_CHANNELS and shape[0] > shape[1]
@@ -46,7 +46,7 @@ def single_wave(wav: Any, may_be_empty: bool = False) -> Tensor:
     Raises:
         MelcodecError: as ``wave_batch``; also several rows, which may be channels.
     """
-    tensor = _tensor(wav, "a wave", "read a file with codec.encode_file(path)")
+    tensor = _tensor(wav, "a wave", FILE_CURE)
     shape = tuple(tensor.shape)
     if len(shape) == 0:
         raise MelcodecError("a single number where a wave (S,) belongs", "several waves are a list; one wave is for encode")
@@ -61,10 +61,26 @@ def single_wave(wav: Any, may_be_empty: bool = False) -> Tensor:
     return _sound(tensor)
 
 
+def wave_block(wav: Any, batch: int) -> Tensor:
+    """The next samples of ``batch`` streams, (B, n) or, of one stream, (n,), n >= 0, -> (B, n) float32, not yet clipped.
+
+    Raises:
+        MelcodecError: as ``wave_batch``, or another number of streams.
+    """
+    tensor = _tensor(wav, "a wave", FILE_CURE)
+    if tensor.numel():  # an empty list has no type
+        _check_samples(tensor, isinstance(wav, Tensor))
+    tensor = tensor[None] if tensor.ndim == 1 and batch == 1 else tensor
+    if tensor.ndim != 2 or len(tensor) != batch:
+        expected = "(n,)" if batch == 1 else f"({batch}, n)"
+        raise MelcodecError(f"a block of shape {tuple(tensor.shape)}, not {expected}", _shape_cure(tuple(tensor.shape)))
+    return _sound(tensor)
+
+
 def wave_list(wavs: Any) -> list[Tensor]:
     """Several waves (S_i,) -> each as ``single_wave`` gives it; an error says which one it is about."""
     if isinstance(wavs, (str, bytes, os.PathLike, dict)) or not isinstance(wavs, Iterable):
-        raise MelcodecError(f"{type(wavs).__name__} where a list of waves belongs", "read a file with codec.encode_file(path)")
+        raise MelcodecError(f"{type(wavs).__name__} where a list of waves belongs", FILE_CURE)
     if isinstance(wavs, (Tensor, np.ndarray)) and wavs.ndim != 2:
         raise MelcodecError(f"one array of shape {tuple(wavs.shape)} where a list of waves belongs", "one wave is for encode")
     found = []
@@ -225,7 +241,7 @@ def _sound(tensor: Tensor) -> Tensor:
     low, high = map(float, tensor.aminmax())  # NaN when there is one
     if not (math.isfinite(low) and math.isfinite(high)):
         raise MelcodecError("the wave holds NaN or infinity", code="nan")
-    if (peak := max(-low, high)) > MAX_PEAK:
+    if (peak := max(-low, high)) > LOUDEST:
         cure = "divide by full scale first; 16-bit samples: wav / 32768"
         raise MelcodecError(f"the wave reaches {peak:.0f}; floats in [-1, 1] are expected", cure)
     return tensor

@@ -21,7 +21,7 @@ from melcodec.vocoder.build import build_vocoder
 from melcodec.vqvae import build_vqvae
 
 CUDA = torch.device("cuda", 0)
-CONFIG = ModelConfig(backbone=ConvConfig(hidden=16), quantizer=EMAConfig(dim=8, codebook_size=32))
+CONFIG = ModelConfig(dim=8, backbone=ConvConfig(hidden=16), quantizer=EMAConfig(codebook_size=32))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ FLOORS = {
     **dict.fromkeys(("formats", "objective"), 5),
     **dict.fromkeys(("store", "vocoder"), 6),
     "codec": 7,
-    **dict.fromkeys(("training", "corpus", "evaluation", "bench"), 8),
+    **dict.fromkeys(("training", "corpus", "evaluation", "bench", "streaming"), 8),
     "prior": 9,
     "cli": 10,
     **dict.fromkeys(("__init__", "__main__"), 11),

@@ -40,12 +40,17 @@ def resample_blocks(blocks: Iterable[np.ndarray], source_rate: int, target_rate:
     """
     if source_rate == target_rate:
         return iter(blocks)
-    divisor = math.gcd(source_rate, target_rate)
-    orig, new = source_rate // divisor, target_rate // divisor
-    width = math.ceil(LOWPASS_FILTER_WIDTH * orig / (min(orig, new) * ROLLOFF))
+    orig, new, width = resample_period(source_rate, target_rate)
     if new * (2 * width + orig) <= MAX_KERNEL_ELEMENTS:
         return _resampled(blocks, orig, new, width)
     return _gathered(blocks, orig, new, width)
+
+
+def resample_period(source_rate: int, target_rate: int) -> tuple[int, int, int]:
+    """Samples in and samples out of a period of the two rates, and the samples that the filter sees on each side of it."""
+    divisor = math.gcd(source_rate, target_rate)
+    orig, new = source_rate // divisor, target_rate // divisor
+    return orig, new, math.ceil(LOWPASS_FILTER_WIDTH * orig / (min(orig, new) * ROLLOFF))
 
 
 @lru_cache(maxsize=4)  # computing the filter takes longer than using it on some seconds

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from melcodec.cli import _live as live
 from melcodec.cli import _options as options
 from melcodec.cli._batch import Tally, recipe, say_unknown
 from melcodec.cli._console import progress, say
 from melcodec.cli._mlc import MLC, CodesFiles, PriorOption, check_prior_is_used
-from melcodec.cli._standard import output_file
+from melcodec.cli._standard import is_standard, output_file
 from melcodec.errors import MelcodecError, from_os
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 from melcodec.vocoder.choice import DEFAULT_VOCODER
@@ -49,6 +50,10 @@ Normalized = Annotated[
 NumSamples = Annotated[
     int | None, typer.Option(min=1, help="Length of the sound in samples, where the codes file does not have it.")
 ]
+Given = Annotated[
+    str | None,
+    typer.Option("--from", help="raw: standard input is what encode -o - --to raw writes.", show_default=False),
+]
 
 
 def decode(
@@ -63,12 +68,17 @@ def decode(
     any_checkpoint: options.AnyCheckpoint = False,
     prior: PriorOption = None,
     wanted: Id = None,
+    given: Given = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Turn codes back into a mel, sound or a picture, by the output's suffix.
 
-    Without -o the mel is written beside the codes. A mel is (80, T) float32, natural log power.
+    Without -o the mel is written beside the codes. A mel is (80, T) float32, natural log power. Codes that melcodec
+    encode -o - writes become sound as they come, with -o - too: 16-bit and mono.
     """
+    if live.is_stream(inputs, given):
+        decode_live(output, to, (checkpoint, device, vocoder), num_samples, any_checkpoint, normalized, overwrite)
+        return
     from melcodec.audio.io import WRITERS
     from melcodec.formats.arrays import SUFFIXES
     from melcodec.plots import FORMATS
@@ -119,6 +129,36 @@ def decode(
     say_unknown(unknown)
     if not jobs.single:
         tally.finish("files decoded")
+
+
+def decode_live(
+    output: Path | None,
+    to: str | None,
+    model: tuple[str, str, str],
+    length: int | None,
+    any_checkpoint: bool,
+    normalized: bool,
+    overwrite: bool,
+) -> None:
+    """Decode a stream of codes on standard input; ``model``: checkpoint, device and vocoder."""
+    from melcodec.audio.io import WRITERS
+    from melcodec.codec import Codec
+    from melcodec.files import check_output
+    from melcodec.formats.arrays import SUFFIXES
+    from melcodec.plots import FORMATS
+
+    if output is None:
+        raise MelcodecError("standard input has no name to call the output after", "give a file with -o")
+    if is_standard(output):
+        if normalized or to not in (None, live.WAV, live.RAW):
+            raise MelcodecError("a stream of codes becomes a stream of sound", "--to wav or --to raw; or give a file with -o")
+        live.decode_stream(Codec.from_pretrained(*model), to or live.WAV, any_checkpoint, length)
+        return
+    options.check_suffix(output, (*SUFFIXES, *WRITERS, *FORMATS))
+    check_output(output, overwrite)
+    codec = Codec.from_pretrained(*model)
+    codes = live.stored_stream(codec, any_checkpoint)
+    say(f"{output}: {writer(output, normalized)(codec, codes, length or codes.num_samples, output)}")
 
 
 def refuse_stores(inputs: list[Path]) -> None:

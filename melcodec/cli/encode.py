@@ -7,14 +7,25 @@ from typing import Annotated
 
 import typer
 
+from melcodec.cli import _live as live
 from melcodec.cli import _options as options
 from melcodec.cli._batch import Tally, recipe
 from melcodec.cli._console import progress, say
 from melcodec.cli._mlc import MLC, CodesFiles, PriorOption, check_prior_is_used
+from melcodec.cli._standard import is_standard
 from melcodec.errors import MelcodecError
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 
-Suffix = Annotated[str, typer.Option("--to", help="Format where the output has no suffix: npy, npz, safetensors or mlc.")]
+Suffix = Annotated[
+    str | None,
+    typer.Option(
+        "--to", help="Format where the output has no suffix: npy, npz, safetensors, mlc; for -o - also jsonl (its default), raw."
+    ),
+]
+InputRate = Annotated[
+    int | None,
+    typer.Option("--input-rate", help="Hz of raw 16-bit little-endian mono samples on standard input, which has no header."),
+]
 PadTo = Annotated[
     int,
     typer.Option("--pad-to", min=0, help="Encode as XTTS does in a batch whose longest item has this many samples; 0: alone."),
@@ -24,11 +35,12 @@ PadTo = Annotated[
 def encode(
     inputs: options.Inputs,
     output: options.OptionalOutput = None,
-    to: Suffix = "npy",
+    to: Suffix = None,
     checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
     device: options.Device = "auto",
     pad_to: PadTo = 0,
     prior: PriorOption = None,
+    input_rate: InputRate = None,
     batch_size: options.BatchSize = 32,
     num_workers: options.NumWorkers = 0,
     overwrite: options.Overwrite = False,
@@ -38,9 +50,23 @@ def encode(
     .npz and .safetensors hold codes (Q, N), the length, the source's rate and the checkpoint's fingerprint, so that decoding
     crops exactly and refuses another checkpoint. .npy holds the codes alone; in a folder, a hidden list knows the rest. .mlc is
     entropy-coded with a prior: the smallest, and lossless.
+
+    With -o - one input, such as a microphone on standard input, gives its codes to standard output as they come: JSON lines, or
+    raw 16-bit numbers.
     """
     from melcodec.formats.arrays import SUFFIXES, array_suffix
 
+    if is_standard(output) and to in (None, live.JSONL, live.RAW):
+        if len(inputs) != 1 or inputs[0].is_dir() or pad_to or prior:
+            raise MelcodecError("-o - takes one file or standard input, without --pad-to and --prior")
+
+        from melcodec.codec import Codec
+
+        live.encode_stream(Codec.from_pretrained(checkpoint, device), str(inputs[0]), to or live.JSONL, input_rate)
+        return
+    if input_rate is not None:
+        raise MelcodecError("--input-rate is for streams", "melcodec encode - -o - --input-rate 16000")
+    to = to or "npy"
     if f".{to}" != MLC:
         array_suffix(Path(f"codes.{to}"))
     jobs = options.plan_jobs(inputs, output, (*SUFFIXES, MLC), f".{to}", "audio")

@@ -57,7 +57,17 @@ def evaluate(
     from melcodec.evaluation.run import evaluate as run
 
     settings = EvaluationSettings(
-        checkpoint, metrics, anchors, tuple(train or ()), num_workers or None, limit, seed, overwrite, command_line(), vocoder, device
+        checkpoint,
+        metrics,
+        anchors,
+        tuple(train or ()),
+        num_workers or None,
+        limit,
+        seed,
+        overwrite,
+        command_line(),
+        vocoder,
+        device,
     )
     with bar("learning k-means") as learned, bar("scoring") as scored:
         try:

@@ -86,20 +86,32 @@ class GriffinLim:
         hop = self.frontend.hop_length
         num_frames = self.frontend.num_frames(num_samples)
         generator = torch.Generator().manual_seed(self.seed)
-        tail: Tensor | None = None  # the previous chunk's sound where this one begins
+        tail: Tensor | None = None
         for chunk, frames in windows(blocks, self.chunk_frames, HALO):
             mel = torch.from_numpy(np.ascontiguousarray(frames)).to(self.frontend.window)
             end = num_samples if chunk.read_stop >= num_frames else (chunk.read_stop - 1) * hop
-            wav = self._synthesize(mel, end - chunk.read_start * hop, generator, tail)
-            if tail is not None:
-                shared = tail.shape[-1]
-                wav[:, :shared] = torch.lerp(tail, wav[:, :shared], self._fade(shared))
+            wav = self.continued(mel, end - chunk.read_start * hop, generator, tail)
             if chunk.keep_stop >= num_frames:
                 yield wav
                 return
             finished = (chunk.keep_stop - HALO - chunk.read_start) * hop
             yield wav[:, :finished]
             tail = wav[:, finished:]
+
+    @torch.no_grad()
+    def continued(self, mel: Tensor, num_samples: int, generator: torch.Generator, tail: Tensor | None) -> Tensor:
+        """A chunk of a longer sound: mel (B, M, T) -> wav (B, ``num_samples``), with S // hop + 1 = T.
+
+        Args:
+            generator: of the phases to start from, one for all chunks.
+            tail: (B, n) the previous chunk's sound where this one begins, to go on from; None for the first one.
+        """
+        tail = None if tail is None or not tail.shape[-1] else tail[:, :num_samples]
+        wav = self._synthesize(mel, num_samples, generator, tail)
+        if tail is not None:
+            shared = tail.shape[-1]
+            wav[:, :shared] = torch.lerp(tail, wav[:, :shared], self._fade(shared))
+        return wav
 
     def _fade(self, num_samples: int) -> Tensor:
         ramp = torch.linspace(0, 1, num_samples, dtype=torch.float32, device=self.frontend.window.device)
