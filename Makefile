@@ -54,6 +54,7 @@ bench: $(VENV)/developing
 	$(BIN)/python benchmarks/vocoder.py
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/prior.py
 
 wheel: $(VENV)/developing
 	$(BIN)/python -m build --wheel --no-isolation

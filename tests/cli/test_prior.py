@@ -189,3 +189,14 @@ def test_mlc_without_its_prior(cli, refused, priors, tiny, examples, tmp_path):
     content[-3] ^= 1
     (tmp_path / "x.mlc").write_bytes(bytes(content))
     assert "damaged" in refused("decode", "x.mlc", "-o", "x.npy", "--prior", priors / "ngram", *words)
+
+
+def test_a_shipped_prior_is_found_by_its_codec(cli, refused, priors, tiny, examples, tmp_path, monkeypatch):
+    monkeypatch.setattr("melcodec.prior.shipped.FOLDERS", (priors,))
+    words = [*tiny, "--device", "cpu"]
+    (priors / "unused").mkdir()
+    assert cli("encode", examples["nathalie_nl"], "-o", "x.mlc", "--prior", "ngram", *words).status == 0
+    assert cli("decode", "x.mlc", "-o", "x.npy", "--prior", "ngram", *words).status == 0
+    assert cli("encode", examples["nathalie_nl"], "-o", "y.mlc", *words).status == 0
+    assert cli("decode", "y.mlc", "-o", "y.npy", *words).status == 0
+    assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "y.npy").read_bytes()
