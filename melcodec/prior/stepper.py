@@ -10,7 +10,6 @@ read again as the beginning of the next one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -130,29 +129,27 @@ class LlamaCore:
         stop = state["filled"] = start + count
         hidden = F.embedding(rows, self.embed).sum(2)
         cos, sin = self.cos[start:stop], self.sin[start:stop]
-        hidden_from = None if count == 1 else torch.ones(count, stop, dtype=torch.bool).triu(start + 1)
+        seen = None if count == 1 else torch.ones(count, stop, dtype=torch.bool).tril(start)
         for layer, cache in zip(self.layers, state["cache"], strict=True):
             hidden = hidden + self._attend(
-                self._normed(hidden, layer["norm1"]), layer, cache[..., :stop, :], (cos, sin), hidden_from
+                self._normed(hidden, layer["norm1"]), layer, cache[..., :stop, :], (cos, sin), seen
             )
             gate, up = F.linear(self._normed(hidden, layer["norm2"]), layer["gate_up"]).chunk(2, -1)
             hidden = hidden + F.linear(F.silu(gate) * up, layer["down"])
         return F.linear(self._normed(hidden, self.norm), self.head)
 
     def _attend(
-        self, hidden: Tensor, layer: dict[str, Tensor], cache: Tensor, turn: tuple[Tensor, Tensor], hidden_from: Tensor | None
+        self, hidden: Tensor, layer: dict[str, Tensor], cache: Tensor, turn: tuple[Tensor, Tensor], seen: Tensor | None
     ) -> Tensor:
         batch, count, width = hidden.shape
         mixed = F.linear(hidden, layer["qkv"]).view(batch, count, 3, self.heads, self.depth).permute(2, 0, 3, 1, 4)
         turned = mixed[:2] * turn[0] + mixed[:2].roll(self.depth // 2, -1) * turn[1]
         cache[0, :, :, -count:], cache[1, :, :, -count:] = turned[1], mixed[2]
-        scores = turned[0] @ cache[0].transpose(-1, -2) / math.sqrt(self.depth)
-        if hidden_from is not None:
-            scores = scores.masked_fill(hidden_from, -torch.inf)
-        return F.linear((scores.softmax(-1) @ cache[1]).transpose(1, 2).reshape(batch, count, width), layer["out"])
+        mixed = F.scaled_dot_product_attention(turned[0], cache[0], cache[1], seen)
+        return F.linear(mixed.transpose(1, 2).reshape(batch, count, width), layer["out"])
 
     def _normed(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        return hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + self.eps) * weight
+        return F.rms_norm(hidden, weight.shape, weight, self.eps)
 
 
 class MambaCore:
@@ -203,4 +200,4 @@ class MambaCore:
         return F.linear(self._normed(hidden, self.norm), self.head)
 
     def _normed(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        return hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + self.eps) * weight
+        return F.rms_norm(hidden, weight.shape, weight, self.eps)
