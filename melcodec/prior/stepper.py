@@ -131,9 +131,7 @@ class LlamaCore:
         cos, sin = self.cos[start:stop], self.sin[start:stop]
         seen = None if count == 1 else torch.ones(count, stop, dtype=torch.bool).tril(start)
         for layer, cache in zip(self.layers, state["cache"], strict=True):
-            hidden = hidden + self._attend(
-                self._normed(hidden, layer["norm1"]), layer, cache[..., :stop, :], (cos, sin), seen
-            )
+            hidden = hidden + self._attend(self._normed(hidden, layer["norm1"]), layer, cache[..., :stop, :], (cos, sin), seen)
             gate, up = F.linear(self._normed(hidden, layer["norm2"]), layer["gate_up"]).chunk(2, -1)
             hidden = hidden + F.linear(F.silu(gate) * up, layer["down"])
         return F.linear(self._normed(hidden, self.norm), self.head)
