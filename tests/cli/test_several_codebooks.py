@@ -68,7 +68,7 @@ def test_pictures(done, three, speech_folder):
 
 
 def test_corpus(done, three, speech_folder, tmp_path):
-    done("preprocess", speech_folder, "-o", "store", "-c", three, "--workers", 1)
+    done("preprocess", speech_folder, "-o", "store", "-c", three, "--num-workers", 1)
     info = done("corpus", "info", "store").out
     assert info.count("of 16 used") == 3
     done("corpus", "verify", "store")

@@ -43,10 +43,10 @@ def rows(speech):
 
 @pytest.fixture
 def wide(speech, tmp_path):
-    """A store with Q = 2 and K = 1,024: rows and folder."""
-    random = np.random.default_rng(0)
-    rows = [Row(f"a/{index}", random.integers(0, 1024, (2, 3 + index)), 100) for index in range(5)]
-    return rows, make_store(tmp_path / "wide", rows, speech[1] | {"sizes": [1024, 300]})
+    """A store with Q = 2, of K = 1,024 and 300: rows and folder."""
+    random, sizes = np.random.default_rng(0), [1024, 300]
+    rows = [Row(f"a/{index}", np.stack([random.integers(0, size, 3 + index) for size in sizes]), 100) for index in range(5)]
+    return rows, make_store(tmp_path / "wide", rows, speech[1] | {"sizes": sizes})
 
 
 def index_of(out):
