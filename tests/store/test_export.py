@@ -302,7 +302,7 @@ def test_tokens_of_several_codebooks(wide, tmp_path):
     rows, store = wide
     for pattern in ("flat", "delay"):
         export(store, tmp_path / pattern, "tokens", numbering=TokenForm(pattern=pattern))
-        numbers = Tokens((1024, 1024), pattern)
+        numbers = Tokens((1024, 300), pattern)
         tokens = np.fromfile(tmp_path / pattern / "tokens.bin", "<u2")
         offsets = np.fromfile(tmp_path / pattern / "offsets.bin", "<i8")
         assert tokens[: offsets[1]].tolist() == numbers.sequence(rows[0].codes).ravel().tolist()
