@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from melcodec.evaluation.run import EvaluationSettings, evaluate
-from melcodec.evaluation.words import summary, table, usage_lines
+from melcodec.evaluation.summary import table, usage_lines, verdict
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
 
     settings = EvaluationSettings(options.checkpoint, options.metrics, train=(options.train,))
     report = evaluate([options.test], options.output / "test", settings)
-    print("\n".join([*summary(report), "", *table(report)]))
+    print("\n".join([*verdict(report), *usage_lines(report), "", *table(report)]))
 
     settings = replace(settings, metrics="log_mel_l1", anchors=False, train=())
     report = evaluate([options.train], options.output / "train", settings)

@@ -107,8 +107,7 @@ def command_line() -> str:
 
 
 def in_words(report: Report) -> str:
-    """A table of systems, and how the codes are used."""
-    from melcodec.evaluation.words import summary, table
+    """The verdict, a table of systems, and how the codes are used."""
+    from melcodec.evaluation.summary import absences, table, usage_lines, verdict
 
-    facts, *rest = summary(report)
-    return "\n".join([facts, "", *table(report), "", *rest[1:]])
+    return "\n".join([*verdict(report), "", *table(report), "", *usage_lines(report), *absences(report)])

@@ -22,6 +22,7 @@ class Metric:
         packages: of ``melcodec[eval]`` that it needs.
         alone: whether it judges a sound by itself, without the original.
         audible: whether it needs sound, and not the mel alone.
+        phases: whether it compares waves sample by sample, so that a vocoder which invents the phases makes it meaningless.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Metric:
     packages: tuple[str, ...] = ()
     alone: bool = False
     audible: bool = True
+    phases: bool = False
 
 
 METRICS = {
@@ -40,7 +42,7 @@ METRICS = {
         Metric("norm_mel_l1", "normalised mel L1", "lower", audible=False),
         Metric("norm_mel_mse", "normalised mel MSE", "lower", audible=False),
         Metric("mcd", "mel-cepstral distortion (dB)", "lower", audible=False),
-        Metric("si_sdr", "SI-SDR (dB)", "higher"),
+        Metric("si_sdr", "SI-SDR (dB)", "higher", phases=True),
         Metric("f0_rmse", "F0 error (cents RMS)", "lower", ("librosa",)),  # out of core, because pyin is slow to start
         Metric("voicing_error", "voicing decision error (share)", "lower", ("librosa",)),
         Metric("stoi", "STOI", "higher", ("pystoi",)),
@@ -54,6 +56,7 @@ METRICS = {
         Metric("wer", "word error rate (English)", "lower", ("pocketsphinx", "jiwer"), alone=True),
     )
 }
+NO_PHASES = "it compares waves sample by sample, which says nothing after Griffin-Lim, because that invents the phases"
 GROUPS = {"all": tuple(METRICS), "core": tuple(name for name, metric in METRICS.items() if not metric.packages)}
 
 
@@ -65,8 +68,11 @@ class Choice:
     absent: dict[str, str]
 
 
-def choose(words: str) -> Choice:
+def choose(words: str, keeps_phases: bool = True) -> Choice:
     """What ``all``, ``core`` or names between commas mean here; a name may stand beside a group.
+
+    Args:
+        keeps_phases: whether the vocoder does. If not, groups leave out what compares phases.
 
     Raises:
         MelcodecError: no such metric, or one was named whose package is missing.
@@ -83,8 +89,10 @@ def choose(words: str) -> Choice:
     for name in named:
         if name in missing:
             raise MelcodecError(f"--metrics {name}: {missing[name].message}", missing[name].hint)
-    absent = {name: f"{error.message}: {error.hint}" for name, error in missing.items()}
-    return Choice(tuple(name for name in METRICS if name in wanted and name not in missing), absent)
+    absent = {name: f"it {error.message}: {error.hint}" for name, error in missing.items()}
+    if not keeps_phases:
+        absent |= {name: NO_PHASES for name in METRICS if METRICS[name].phases and name in wanted and name not in named}
+    return Choice(tuple(name for name in METRICS if name in wanted and name not in absent), absent)
 
 
 def missing_package(name: str) -> MelcodecError | None:

@@ -15,9 +15,9 @@ from melcodec.evaluation.figure import plot_rates
 from melcodec.evaluation.report import PAGE_FILE, RATES_FILE, GroupReport, Report
 from melcodec.evaluation.results import Result
 from melcodec.evaluation.subjects import Subject, load_sound
+from melcodec.evaluation.summary import absences, plural, usage_lines, verdict
 from melcodec.evaluation.systems.base import Tools
 from melcodec.evaluation.systems.build import CODES, MEL, build_systems
-from melcodec.evaluation.words import plural, summary
 from melcodec.metrics.statistics import Estimate
 from melcodec.pages import Part, Picture, Section, Sounds, Table, Text, Track, write_page
 from melcodec.pages.parts import Cell, Noted
@@ -35,7 +35,7 @@ MAX_SECONDS = 20.0  # of a sound on the page
 def write_evaluation_page(
     folder: Path, report: Report, results: Sequence[Result], subjects: Sequence[Subject], codec: Codec
 ) -> None:
-    """Write ``index.html`` to ``folder``: words, tables, pictures, and the best, the median and the worst file to hear.
+    """Write ``index.html`` to ``folder``: a verdict, sounds and pictures, then the figures.
 
     The rate-quality figure lies beside it as ``rates.svg``, for papers and READMEs.
     """
@@ -45,41 +45,37 @@ def write_evaluation_page(
     else:
         save_figure(figure, folder / RATES_FILE)
     sections = [
-        Section("What was measured", _systems(report, figure)),
         *_heard(results, subjects, codec),
-        Section("Codes", [*_usage_pictures(report), _usage_table(report)]),
+        Section("Figures", _figures(report, figure)),
+        Section("Codes", [Text(usage_lines(report)), *_usage_pictures(report), _usage_table(report)]),
         *_groups(report),
         Section("Files", [_files(report, results)]),
+        *([Section("What was not measured", [Text(absent)])] if (absent := list(absences(report))) else []),
         Section("Settings", [_settings(report)]),
     ]
-    write_page(
-        folder / PAGE_FILE, f"Evaluation of {Path(report.checkpoint.path).stem}", summary(report), sections, report.command
-    )
+    title = f"Evaluation of {Path(report.checkpoint.path).stem}"
+    write_page(folder / PAGE_FILE, title, verdict(report), sections, report.command)
 
 
-def _systems(report: Report, figure: Figure | None) -> list[Part]:
-    shown = [METRICS[name] for name in report.metrics]
-    rows = [
-        [
-            f"{metric.label}, {metric.better} is better",
-            *(_mean(system.means.get(metric.name), report.files) for system in report.systems),
-        ]
-        for metric in shown
-    ]
-    systems = "; ".join(f"{system.name}: {system.label}" for system in report.systems)
-    counted = f"Means over {plural(report.files, 'file')}; where it is fewer, their number stands in brackets."
-    parts: list[Part] = [Table(f"{counted} {systems}", ["figure", *(system.name for system in report.systems)], rows)]
-    spread = [
-        [f"{system.name}: {metric.label}", found.mean, found.low, found.high, found.count]
-        for system in report.systems
-        for metric in shown
-        if (found := system.means.get(metric.name))
-    ]
+def _figures(report: Report, figure: Figure | None) -> list[Part]:
+    """The rate-quality figure, and one table: a row per metric, a column per system."""
+    parts: list[Part] = []
     if figure is not None:
         words = "Quality of the checkpoint and its anchors over their bit rates"
-        parts.append(Picture(figure_bytes(figure, ".svg"), words, "Bars: 95 % confidence. Lines: what codes nothing."))
-    columns = ["system and figure", "mean", "95 % from", "to", "files"]
-    return [*parts, Table("Every mean with its confidence interval and the files behind it", columns, spread)]
+        parts.append(Picture(figure_bytes(figure, ".svg"), words, "Bars: 95 % confidence. Lines: systems that code nothing."))
+    rows = [
+        [
+            f"{METRICS[name].label}, {METRICS[name].better} is better",
+            *(_mean(system.means.get(name), report.files) for system in report.systems),
+        ]
+        for name in report.metrics
+    ]
+    systems = "; ".join(f"{system.name}: {system.label}" for system in report.systems)
+    caption = (
+        f"Means over {plural(report.files, 'file')} and their 95 % confidence intervals; a mean over fewer files says over how "
+        f"many. {systems}."
+    )
+    return [*parts, Table(caption, ["metric", *(system.name for system in report.systems)], rows)]
 
 
 def _heard(results: Sequence[Result], subjects: Sequence[Subject], codec: Codec) -> list[Section]:
@@ -92,7 +88,8 @@ def _heard(results: Sequence[Result], subjects: Sequence[Subject], codec: Codec)
     chosen = {0: "best", len(scored) // 2: "median", len(scored) - 1: "worst"}
     by_id = {subject.utterance.id: subject for subject in subjects}
     tools = Tools(codec, audible=True)
-    parts: list[Part] = [Text([f"Files are ranked by {METRICS[judge].label} of the codes."])]
+    words = "the original; the codes, decoded; and the vocoder alone, which makes sound of the original's mel"
+    parts: list[Part] = [Text([f"Each file three times: {words}. Files are ranked by {METRICS[judge].label} of the codes."])]
     for index, word in sorted(chosen.items()):
         result = scored[index]
         caption = f"{word}: {result.id}, {METRICS[judge].label} {result.scores[CODES].values[judge]:.3f}"
@@ -100,7 +97,7 @@ def _heard(results: Sequence[Result], subjects: Sequence[Subject], codec: Codec)
             parts += _listen(tools, by_id[result.id], caption)
         except MelcodecError as error:  # gone since it was scored
             parts.append(Text([f"{caption}: {error.message}"]))
-    return [Section("Hear and see", parts)]
+    return [Section("Listen and look", parts)]
 
 
 def _listen(tools: Tools, subject: Subject, caption: str) -> list[Part]:
@@ -109,7 +106,7 @@ def _listen(tools: Tools, subject: Subject, caption: str) -> list[Part]:
     original = tools.original(wav)
     codes = tools.encode(original)
     coded, untouched = (system.output(original, codes) for system in build_systems(tools, (CODES, MEL)))
-    outputs = {"original": original, "codes": coded, "vocoder ceiling": untouched}
+    outputs = {"original": original, "codes": coded, "vocoder alone": untouched}
     made = outputs["codes"].mel
     figure = plot_roundtrip(original.mel, made, codes, Scale.of(codec.frontend), subject.utterance.id)
     words = f"Mel of {subject.utterance.id}, its codes, the reconstruction, and their difference"
@@ -178,7 +175,9 @@ def _words(value: object) -> str:
 
 
 def _mean(found: Estimate | None, files: int) -> Cell:
-    """A mean, and the count of files behind it where it is not all of them."""
-    if found is None or found.count == files:
-        return None if found is None else found.mean
-    return Noted(found.mean, f"({found.count})")
+    """A mean, its confidence interval, and the count of files behind it where it is not all of them."""
+    if found is None:
+        return None
+    notes = [] if found.low is None or found.high is None else [f"{found.low:.3f} to {found.high:.3f}"]
+    notes += [] if found.count == files else [plural(found.count, "file")]
+    return Noted(found.mean, ", ".join(notes)) if notes else found.mean

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from melcodec.codec import Codec
-from melcodec.config import LearnedVocoderConfig, VocoderConfig
+from melcodec.config import GriffinLimConfig, LearnedVocoderConfig, VocoderConfig
 from melcodec.errors import MelcodecError, from_os
 from melcodec.evaluation.catalog import Choice, choose, package_versions
 from melcodec.evaluation.page import write_evaluation_page
@@ -111,7 +111,7 @@ def evaluate(data: Sequence[str | Path], folder: Path, settings: EvaluationSetti
     plan = make_plan(data, settings, listener.say)
     check_folder(folder, plan, settings.overwrite)
     for name, reason in {**plan.choice.absent, **plan.absent_systems}.items():
-        listener.say(f"without {name}: {reason}")
+        listener.say(f"{name} is not measured: {reason}")
     centres = None
     if any(system.name == KMEANS for system in plan.systems):
         centres = find_centres(folder / CENTRES_FILE, plan, settings, listener.learned)
@@ -138,11 +138,11 @@ def evaluate(data: Sequence[str | Path], folder: Path, settings: EvaluationSetti
 
 def make_plan(data: Sequence[str | Path], settings: EvaluationSettings, note: Callable[[str], None]) -> Plan:
     """Find everything that is needed, so that what is missing is said before long work."""
-    choice = choose(settings.metrics)
     subjects = find_subjects(data, settings.limit, settings.seed, note)
     train = without(find_subjects(settings.train), subjects) if settings.train else []
     path = find_checkpoint(settings.checkpoint)
     vocoder = choose_vocoder(settings.vocoder)
+    choice = choose(settings.metrics, keeps_phases=not isinstance(vocoder, GriffinLimConfig))
     codec = Codec.from_pretrained(path, settings.device, vocoder)
     systems, absent = plan_systems(codec, settings.anchors, bool(train))
     checkpoint = CheckpointFacts(

@@ -84,8 +84,7 @@ def _cell(value: Cell, digits: int) -> dict[str, Any]:
     if value in (None, "") or (isinstance(value, float | np.floating) and math.isnan(value)):
         return {"pieces": []}
     if isinstance(value, Noted):
-        cell = _cell(value.value, digits)
-        return {**cell, "pieces": [f"{' '.join(cell['pieces'])} {value.note}"]}
+        return {**_cell(value.value, digits), "note": value.note}
     if isinstance(value, str):
         return {"pieces": BREAK_AFTER.split(value)}
     if math.isinf(value):

@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Noted:
-    """A number that is sorted as one, and a word beside it: ``0.635 (4 files)``."""
+    """A number and a note under it, such as its confidence interval; columns are sorted by the number."""
 
     value: float
     note: str

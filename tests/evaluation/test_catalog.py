@@ -20,6 +20,13 @@ def test_core_needs_no_extra():
     assert choice.absent == {}
 
 
+def test_a_group_leaves_out_what_compares_phases_that_were_invented():
+    choice = choose("core", keeps_phases=False)
+    assert choice.names == ("log_mel_l1", "log_mel_mse", "norm_mel_l1", "norm_mel_mse", "mcd")
+    assert "Griffin-Lim" in choice.absent["si_sdr"]
+    assert choose("core,si_sdr", keeps_phases=False) == choose("core")
+
+
 def test_names_and_groups_add_up():
     assert choose("si_sdr, mcd").names == ("mcd", "si_sdr")
     pytest.importorskip("pystoi")
@@ -43,7 +50,7 @@ def test_of_a_group_what_is_missing_is_absent_with_its_reason(monkeypatch):
     monkeypatch.setattr("melcodec.metrics.optional.is_installed", lambda package: package != "pystoi")
     choice = choose("all")
     assert "stoi" not in choice.names
-    reason = "needs the package 'pystoi', which is not installed: pip install 'melcodec[eval]'"
+    reason = "it needs the package 'pystoi', which is not installed: pip install 'melcodec[eval]'"
     assert choice.absent["stoi"] == choice.absent["estoi"] == reason
 
 

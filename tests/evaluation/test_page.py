@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -73,7 +74,22 @@ def test_every_table_names_its_columns(opened):
     heads = page.evaluate("[...document.querySelectorAll('table')].map(table => table.tHead.innerText)")
     assert any("unquantized" in head for head in heads)
     assert any("language" in head for head in heads)
-    assert any("95 % from" in head for head in heads)
+    assert sum("unquantized" in head for head in heads) == 1
+    [cell] = (
+        page.evaluate("""[...document.querySelectorAll('table')].filter(table => table.tHead.innerText.includes('unquantized'))
+        .map(table => table.tBodies[0].rows[0].cells[1].innerText)""")
+    )
+    assert re.fullmatch(r"\d\.\d{3}\s+\d\.\d{3} to \d\.\d{3}", cell)
+
+
+def test_verdict_sounds_and_pictures_come_before_the_figures(opened):
+    page, _ = opened
+    first = page.evaluate("document.querySelector('.summary p').innerText")
+    assert re.match(r"Verdict: (good|fair|poor) \(", first)
+    places = page.evaluate(
+        "['.summary', 'audio', 'img', 'table'].map(tag => document.querySelector(tag).getBoundingClientRect().top)"
+    )
+    assert places == sorted(places)
 
 
 def test_the_figure_has_a_panel_for_each_of_its_metrics(evaluated):
@@ -95,7 +111,8 @@ def test_a_mean_over_fewer_files_says_how_many(evaluated, tmp_path):
     codec = Codec.from_pretrained("melcodec-base", "cpu")
     write_evaluation_page(tmp_path, replace(report, systems=[few, *report.systems[1:]]), [], [], codec)
     page = (tmp_path / "index.html").read_text()
-    assert f'data-value="{mean.mean!r}">{mean.mean:.3f} (5)</td>' in page
+    interval = f"{mean.low:.3f} to {mean.high:.3f}"
+    assert f'data-value="{mean.mean!r}">{mean.mean:.3f} <span class="note">{interval}, 5 files</span></td>' in page
 
 
 def test_alone_the_codes_need_no_figure(evaluated, tmp_path):

@@ -17,7 +17,7 @@ from melcodec.errors import MelcodecError
 from melcodec.evaluation import run as running
 from melcodec.evaluation import workers
 from melcodec.evaluation.run import EvaluationSettings, Listener, evaluate
-from melcodec.evaluation.words import limits, summary, table
+from melcodec.evaluation.summary import absences, limits, rate, table, usage_lines, verdict
 from melcodec.metrics.statistics import Estimate
 from tests import forked
 
@@ -93,7 +93,9 @@ def test_groups_come_from_the_manifest(evaluated):
 
 def test_words_for_people(evaluated):
     report, folder = evaluated
-    words = "\n".join([*summary(report), *table(report)])
+    words = "\n".join([*verdict(report), *table(report), *usage_lines(report)])
+    assert words.startswith("Verdict: poor (accuracy of the spectrum poor). From the original to the decoded codes, log-mel L1 (")
+    assert "better than" in words or "worse than" in words
     assert "measured on 6 files" in words
     assert "2 of the files are by speakers that were never trained on" in words
     assert f"{mean(report).mean:.3f}" in words
@@ -102,6 +104,9 @@ def test_words_for_people(evaluated):
     assert "log-mel L1" in page
     assert page.count("<audio") == 9
     assert page.count("<img") >= 5
+    assert page.index("Verdict: poor") < page.index("<audio") < page.index("<table")
+    assert not any("SI-SDR" in text for text in (words, page.split("What was not measured")[0]))
+    assert "si_sdr was not measured: it compares waves sample by sample, which says nothing after Griffin-Lim" in page
 
 
 def test_a_second_run_scores_nothing_and_says_the_same(here, corpus, tmp_path, settings, monkeypatch):
@@ -160,7 +165,7 @@ def test_a_report_of_an_older_version_is_not_gone_on_with(here, corpus, tmp_path
 
 def test_the_floor_is_never_learned_from_what_it_is_measured_on(here, corpus, tmp_path, settings):
     report = evaluate([corpus / "speech"], tmp_path / "r", replace(settings, anchors=True, train=(corpus / "speech",)))
-    assert report.absent_systems["kmeans"] == "it is learned from other speech: give some with --train"
+    assert report.absent_systems["kmeans"] == "it is learned from training speech, which the option --train names"
     assert "kmeans" not in [system.name for system in report.systems]
 
 
@@ -182,7 +187,7 @@ def test_silent_and_tiny_files_are_no_failures(here, tmp_path, settings, metrics
     else:
         assert mean(report).count == 2
         assert report.usage.without_silence[0].total < report.usage.all[0].total
-        assert "without digital silence" in " ".join(summary(report))
+        assert "without digital silence" in " ".join(usage_lines(report))
 
 
 def test_figures_over_fewer_files_say_so(here, corpus, tmp_path, settings):
@@ -209,20 +214,58 @@ def test_what_limits_is_said_over_the_same_files_only(evaluated):
         return limits(replace(report, systems=changed))
 
     assert said() == [
-        "Of STOI, over 5 files, 0.300 are lost on the way: the vocoder 0.050, the network 0.150, quantising 0.100. "
-        "What limits most is the network."
+        "From the original to the decoded codes, over 5 files, STOI falls from 1 to 0.700: 0.050 by the vocoder, 0.150 by the "
+        "network, 0.100 by the quantizer. The network limits most."
     ]
     assert said(mel="the output is silent") == []
+
+
+@pytest.mark.parametrize(
+    ("codes", "ceiling", "levels"),
+    [
+        ({"stoi": 0.87, "distillmos": 3.4, "log_mel_l1": 0.5}, {"stoi": 0.96, "distillmos": 3.5}, [0, 0, 0]),
+        ({"stoi": 0.75, "distillmos": 1.92, "log_mel_l1": 0.95}, {"stoi": 0.97, "distillmos": 3.48}, [1, 2, 1]),
+        ({"estoi": 0.6, "dnsmos": 4.7, "speaker_similarity": 0.7, "log_mel_l1": 1.1}, {}, [2, 0, 1, 2]),
+        ({"mcd": 3.0}, {}, []),
+    ],
+)
+def test_ratings_count_from_the_ceiling_of_the_vocoder(evaluated, codes, ceiling, levels):
+    """Every aspect for itself; where no ceiling was measured, the best possible value is the reference."""
+    report, _ = evaluated
+    systems = []
+    for system in report.systems:
+        if system.name in ("codes", "mel"):
+            values = codes if system.name == "codes" else ceiling
+            systems.append(replace(system, means={name: Estimate(mean, None, None, 6) for name, mean in values.items()}))
+    rated = replace(report, systems=systems)
+    assert [rating.level for rating in rate(rated)] == levels
+    words = {(0, 0, 0): "good", (1, 2, 1): "fair", (2, 0, 1, 2): "poor"}
+    assert verdict(rated)[0].startswith(f"Verdict: {words[tuple(levels)]} (" if levels else "tiny (checkpoint ")
+
+
+def test_a_system_is_better_only_where_the_intervals_part(evaluated):
+    report, _ = evaluated
+
+    def said(low, high):
+        kmeans = next(system for system in report.systems if system.name == "kmeans")
+        means = [Estimate(0.75, 0.7, 0.8, 6), Estimate((low + high) / 2, low, high, 6)]
+        pair = [replace(system, means={"stoi": mean}) for system, mean in zip((report.systems[0], kmeans), means, strict=True)]
+        return verdict(replace(report, systems=pair))[-1]
+
+    assert "; better than k-means" in said(0.5, 0.6)
+    assert "; not clearly different from k-means" in said(0.5, 0.71)
+    assert "; worse than k-means" in said(0.85, 0.9)
+    assert said(0.5, 0.6).startswith("Intelligibility: fair. STOI 0.750 (95 % confidence interval 0.700 to 0.800)")
 
 
 def test_without_any_figure_there_is_still_a_report(here, tmp_path, settings):
     save(tmp_path / "in" / "silent.wav", np.zeros(22_050, np.float32), 22_050)
     report = evaluate([tmp_path / "in"], tmp_path / "r", replace(settings, metrics="si_sdr"))
     assert table(report) == ["No figure could be computed for any file."]
-    said = " ".join(summary(report))
+    said = " ".join([*verdict(report), *absences(report)])
     assert "measured on 1 file," in said
     assert "No SI-SDR (dB) for any file: the reference is silent" in said
-    assert "The codes:" not in said
+    assert "Verdict" not in said
 
 
 def test_nothing_but_bad_files_is_refused(here, tmp_path, settings):

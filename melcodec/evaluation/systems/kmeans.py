@@ -33,8 +33,8 @@ class KMeans(System):
     def unavailable(cls, codec: Codec, train: bool) -> str:
         """See ``base.System``."""
         if not train:
-            return "it is learned from other speech: give some with --train"
-        return "it is made for one codebook" if codec.num_codebooks > 1 else ""
+            return "it is learned from training speech, which the option --train names"
+        return "it is defined for models with one codebook" if codec.num_codebooks > 1 else ""
 
     def output(self, original: Sound, codes: np.ndarray) -> Sound:
         """See ``base.System``."""
