@@ -76,7 +76,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "melcodec evaluate test.csv -o report/ --checkpoint run/ --train recordings/ --limit 100",
     ),
     "compare": (
-        "melcodec compare melcodec-base run/ recordings/",
+        "melcodec compare melcodec-base run/ recordings/ -o report/",
         "melcodec compare corpus-a/ corpus-b/ --json",
     ),
     "bench": ("melcodec bench", "melcodec bench --checkpoint run/ --seconds 30 --json"),

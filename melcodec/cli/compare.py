@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from melcodec.cli import _options as options
 from melcodec.cli._console import progress, say
+from melcodec.cli.evaluate import command_line
 
 if TYPE_CHECKING:
     from melcodec.evaluation.compare import Comparison
 
 A = Annotated[str, typer.Argument(metavar="A", help="Before: a checkpoint, or a folder of codes.", show_default=False)]
 B = Annotated[str, typer.Argument(metavar="B", help="After: another of the same kind.", show_default=False)]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="Folder for a page with sounds and pictures, and comparison.json.",
+        show_default=False,
+        callback=options.folder_only,
+    ),
+]
 BAND_GROUP = 8  # bands to a line
 
 
@@ -25,16 +38,24 @@ def compare(
     limit: options.Limit = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
+    output: Report = None,
     as_json: options.AsJSON = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Say how many codes changed, what was gained or lost, and whether a GPT must be trained again.
 
     A and B are two checkpoints, compared on DATA, or two folders of codes that melcodec preprocess or encode wrote.
     """
     from melcodec.evaluation.compare import compare as run
+    from melcodec.evaluation.compare_page import check_report_folder, write_comparison
 
+    if output is not None:
+        check_report_folder(output, overwrite)
     with progress("comparing") as update:
         found = run(a, b, data or [], limit, seed, update, say, device)
+    if output is not None:
+        write_comparison(output, found, data or [], command_line())
+        say(f"{output}: index.html and comparison.json")
     print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else in_words(found))
     if found.left_out:
         say(f"{len(found.left_out)} left out:")

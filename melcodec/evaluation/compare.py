@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from melcodec.errors import MelcodecError
-from melcodec.evaluation.pairing import LeftOut, Maker, Pair, Update, from_folders, from_speech
+from melcodec.evaluation.pairing import LeftOut, Pair, Tokenizer, Update, from_folders, from_speech
 from melcodec.evaluation.subjects import find_subjects
 from melcodec.formats.shipped import is_run
 from melcodec.metrics.agreement import best_matching, count_pairs, exact_agreement, held_out_agreement, jensen_shannon
@@ -85,7 +85,13 @@ class Language:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that was found. ``difference``: B's error less A's, file by file; ``left_out``: by id, and why."""
+    """Everything that was found.
+
+    Args:
+        difference: B's error less A's, file by file.
+        errors: log-mel L1 of A and of B for every utterance, by id; empty for folders of codes.
+        left_out: reasons, by id.
+    """
 
     a: Side
     b: Side
@@ -95,6 +101,7 @@ class Comparison:
     moved: list[Move]
     difference: Estimate | None
     languages: dict[str, Language]
+    errors: dict[str, tuple[float, float]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -172,13 +179,13 @@ def compare(
 
 
 @dataclass
-class _Seen:
-    """Utterances that were added: codes, codes that are the same, and both errors of each."""
+class _Counts:
+    """Counts over the utterances that were added: codes, codes that are the same, and both errors of each by its id."""
 
     files: int = 0
     codes: int = 0
     same: int = 0
-    errors: list[tuple[float, float]] = field(default_factory=list)
+    errors: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def add(self, pair: Pair) -> None:
         """Count ``pair`` in."""
@@ -186,11 +193,11 @@ class _Seen:
         self.codes += pair.codes[0].size
         self.same += int((pair.codes[0] == pair.codes[1]).sum())
         if pair.bands is not None:
-            self.errors.append((float(pair.bands[0].mean()), float(pair.bands[1].mean())))
+            self.errors[pair.id] = float(pair.bands[0].mean()), float(pair.bands[1].mean())
 
     def error(self, side: int, seed: int) -> Estimate | None:
         """Mean log-mel L1 of A (0) or B (1); None without sound."""
-        return estimate([pair[side] for pair in self.errors], seed=seed) if self.errors else None
+        return estimate([pair[side] for pair in self.errors.values()], seed=seed) if self.errors else None
 
 
 class _Tally:
@@ -201,8 +208,8 @@ class _Tally:
             raise MelcodecError(f"a codebook of {largest} codes is too large to be compared; {MAX_SIZE} are not")
         if len(one) != len(other):
             raise MelcodecError(f"{len(one)} and {len(other)} codebooks cannot be compared")
-        self.all = _Seen()
-        self.languages: dict[str, _Seen] = {}
+        self.all = _Counts()
+        self.languages: dict[str, _Counts] = {}
         # of every codebook (2, K, K'): the first halves of utterances, and the second
         self.counts = [np.zeros((2, *sizes), np.int64) for sizes in zip(one, other, strict=True)]
         self.bands: list[tuple[np.ndarray, np.ndarray]] = []
@@ -222,11 +229,11 @@ class _Tally:
             count_pairs(counts[1], before[middle:], after[middle:])
         self.all.add(pair)
         if pair.language:
-            self.languages.setdefault(pair.language, _Seen()).add(pair)
+            self.languages.setdefault(pair.language, _Counts()).add(pair)
         if pair.bands is not None:
             self.bands.append(pair.bands)
 
-    def summary(self, one: Maker, other: Maker, seed: int) -> Comparison:
+    def summary(self, one: Tokenizer, other: Tokenizer, seed: int) -> Comparison:
         """What all pairs show; MelcodecError when there were none."""
         if not self.all.files:
             reason = next(iter(self.left_out.values()), "nothing there")
@@ -240,15 +247,16 @@ class _Tally:
             codes=self.all.codes,
             books=[_agreement(counts) for counts in self.counts],
             moved=sorted(moved, key=lambda move: -move.count)[:MOST_MOVED],
-            difference=estimate([b - a for a, b in self.all.errors], seed=seed) if self.all.errors else None,
+            difference=estimate([b - a for a, b in self.all.errors.values()], seed=seed) if self.all.errors else None,
             languages={
                 name: Language(seen.files, seen.same / seen.codes, seen.error(0, seed), seen.error(1, seed))
                 for name, seen in sorted(self.languages.items())
             },
+            errors=self.all.errors,
             left_out=self.left_out,
         )
 
-    def _side(self, maker: Maker, side: int, seed: int) -> Side:
+    def _side(self, maker: Tokenizer, side: int, seed: int) -> Side:
         usage = [code_usage(counts.sum((0, 2 - side))) for counts in self.counts]
         bands = np.mean([pair[side] for pair in self.bands], axis=0).round(6).tolist() if self.bands else None
         return Side(maker.name, maker.fingerprint, maker.sizes, usage, self.all.error(side, seed), bands)
@@ -294,7 +302,7 @@ def verdict(found: Comparison) -> list[str]:
         before, after = found.a.usage[number], found.b.usage[number]
         lines.append(
             f"{name}{before.used} codes used before, {after.used} after; perplexity {before.perplexity:.0f} and "
-            f"{after.perplexity:.0f}; usage drifted by {book.drift:.3f} bits of 1."
+            f"{after.perplexity:.0f}. How often each code is used differs by {book.drift:.3f} (0: equal, 1: no code in common)."
         )
     return lines
 

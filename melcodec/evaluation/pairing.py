@@ -18,7 +18,7 @@ Update = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Maker:
+class Tokenizer:
     """What made codes: its name, its fingerprint if it is known, and K of each codebook, or the largest code and one."""
 
     name: str
@@ -49,10 +49,10 @@ Pairs = Iterator[Pair | LeftOut]
 
 def from_speech(
     a: str | Path, b: str | Path, subjects: Sequence[Subject], update: Update, device: str = "cpu"
-) -> tuple[Maker, Maker, Pairs]:
+) -> tuple[Tokenizer, Tokenizer, Pairs]:
     """Two checkpoints, and what they make of ``subjects``."""
     codecs = [Codec.from_pretrained(side, device) for side in (a, b)]
-    one, other = (Maker(str(name), it.fingerprint, it.sizes) for name, it in zip((a, b), codecs, strict=True))
+    one, other = (Tokenizer(str(name), it.fingerprint, it.sizes) for name, it in zip((a, b), codecs, strict=True))
 
     def pairs() -> Pairs:
         for done, subject in enumerate(subjects, start=1):
@@ -68,9 +68,9 @@ def from_speech(
     return one, other, pairs()
 
 
-def from_folders(a: Path, b: Path, update: Update) -> tuple[Maker, Maker, Pairs]:
+def from_folders(a: Path, b: Path, update: Update) -> tuple[Tokenizer, Tokenizer, Pairs]:
     """Two folders of codes, and the utterances that both have; B's codes are held in memory."""
-    one, other = (_maker(folder) for folder in (a, b))
+    one, other = (_tokenizer(folder) for folder in (a, b))
 
     def pairs() -> Pairs:
         later = {item.id: item for item in read_items(b)}
@@ -88,12 +88,12 @@ def from_folders(a: Path, b: Path, update: Update) -> tuple[Maker, Maker, Pairs]
     return one, other, pairs()
 
 
-def _maker(folder: Path) -> Maker:
+def _tokenizer(folder: Path) -> Tokenizer:
     """What made the codes in ``folder``; raises MelcodecError where that is not one checkpoint."""
     origin = Origin()
     for item in read_items(folder):
         origin.check(item.codes, item.path)
-    return Maker(str(folder), origin.fingerprint, origin.sizes)
+    return Tokenizer(str(folder), origin.fingerprint, origin.sizes)
 
 
 def reconstruct(codec: Codec, subject: Subject) -> tuple[np.ndarray, np.ndarray]:
