@@ -53,7 +53,10 @@ def write_comparison(folder: Path, found: Comparison, data: Sequence[str | Path]
     ]
     if found.left_out:
         sections.append(Section("What was left out", [Text([f"{name}: {reason}." for name, reason in found.left_out.items()])]))
-    write_page(folder / PAGE_FILE, f"{found.a.name} and {found.b.name} compared", verdict(found), sections, command)
+    names = [Path(side.name).stem for side in (found.a, found.b)]
+    if names[0] == names[1]:
+        names = [found.a.name, found.b.name]
+    write_page(folder / PAGE_FILE, f"Comparison of {names[0]} (A) and {names[1]} (B)", verdict(found), sections, command)
 
 
 def _listen(found: Comparison, data: Sequence[str | Path]) -> list[Section]:
@@ -62,6 +65,8 @@ def _listen(found: Comparison, data: Sequence[str | Path]) -> list[Section]:
     subjects = {subject.utterance.id: subject for subject in find_subjects(data)}
     ranked = sorted(found.errors, key=lambda name: found.errors[name][1] - found.errors[name][0])
     chosen = {0: "where B gains most", len(ranked) // 2: "the median", len(ranked) - 1: "where B loses most"}
+    if len(ranked) == 1:
+        chosen = {0: "the only file"}
     parts: list[Part] = [
         Text([f"A is {found.a.name}, B is {found.b.name}. Files are ranked by the difference of their log-mel L1, B less A."])
     ]

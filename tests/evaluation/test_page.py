@@ -79,7 +79,7 @@ def test_every_table_names_its_columns(opened):
         page.evaluate("""[...document.querySelectorAll('table')].filter(table => table.tHead.innerText.includes('unquantized'))
         .map(table => table.tBodies[0].rows[0].cells[1].innerText)""")
     )
-    assert re.fullmatch(r"\d\.\d{3}\s+\d\.\d{3} to \d\.\d{3}", cell)
+    assert re.fullmatch(r"\d+\.\d{3}\s+\d+\.\d{3} to \d+\.\d{3}", cell)
 
 
 def test_verdict_sounds_and_pictures_come_before_the_figures(opened):
