@@ -84,7 +84,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "melcodec import-xtts dvae.pth",
         "melcodec import-xtts best_model.pth --mel-stats mel_stats.pth -o tuned.safetensors",
     ),
-    "export-xtts": ("melcodec export-xtts run/ -o xtts/",),
+    "export-xtts": (
+        "melcodec export-xtts run/ -o xtts/",
+        "melcodec export-xtts run/ --into best_model.pth -o new.pth",
+    ),
 }
 
 

@@ -20,6 +20,22 @@ XTTSFile = Annotated[
         metavar="DVAE.PTH", help="dvae.pth, or the best_model.pth of a GPT trainer; - is standard input.", show_default=False
     ),
 ]
+Target = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="Output folder, for dvae.pth and mel_stats.pth; with --into, the output file.",
+        show_default=False,
+    ),
+]
+Into = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="BEST_MODEL.PTH", help="A file of Coqui's GPT trainer: write a copy of it with this DVAE in place of its own."
+    ),
+]
 
 
 def import_xtts(
@@ -67,14 +83,23 @@ def _imported_before(output: Path) -> str:
 
 
 def export_xtts(
-    checkpoint: options.CheckpointArgument, output: options.FolderOutput, overwrite: options.Overwrite = False
+    checkpoint: options.CheckpointArgument, output: Target, into: Into = None, overwrite: options.Overwrite = False
 ) -> None:
-    """Write dvae.pth and mel_stats.pth that Coqui's XTTS loads strictly."""
+    """Write dvae.pth and mel_stats.pth that Coqui's XTTS loads strictly, or a GPT trainer's file with this DVAE in it."""
     from melcodec.formats.checkpoint import load_checkpoint
     from melcodec.formats.shipped import find_checkpoint
     from melcodec.formats.xtts import DVAE_FILE, MEL_STATS_FILE
     from melcodec.formats.xtts import export_xtts as write
+    from melcodec.formats.xtts_trainer import export_into
 
-    for note in write(load_checkpoint(find_checkpoint(checkpoint)), output, overwrite):
+    if into is None:
+        options.folder_only(output)
+        notes = write(load_checkpoint(find_checkpoint(checkpoint)), output, overwrite)
+        written = f"{output / DVAE_FILE}\n{output / MEL_STATS_FILE}"
+    else:
+        into, output = input_file(into), output_file(output, ".pth")
+        notes = export_into(load_checkpoint(find_checkpoint(checkpoint)), into, output, overwrite)
+        written = f"{output}"
+    for note in notes:
         say(f"note: {note}")
-    say(f"{output / DVAE_FILE}\n{output / MEL_STATS_FILE}")
+    say(written)

@@ -2,7 +2,7 @@
 
 melcodec's tensors carry the names that Coqui's ``DiscreteVAE`` gives them, so nothing is renamed: coming in, wrappers and
 prefixes are taken off; going out, the three buffers that only Coqui's class has (``unused_buffers``) are added, because
-its strict load demands them although nothing reads them.
+its strict load demands them although nothing reads them. ``xtts_trainer`` writes into a GPT trainer's file.
 
 Pickle is never trusted: files are read with ``weights_only=True`` and nothing else.
 """
@@ -36,6 +36,8 @@ WRAPPERS = ("model", "state_dict", "model_state_dict")
 ANCHORS = ("codebook.embed", "encoder.0.0.weight", "decoder.0.weight")
 # as Xtts and GPTTrainer name them; the first is what the DVAE itself was fed with
 MEL_KEYS = ("torch_mel_spectrogram_dvae.mel_norms", "mel_stats")
+DVAE_PREFIX = "dvae."  # of a GPT trainer's keys
+UNUSED = "discrete_loss."  # of the buffers that only Coqui's class has
 ACCUMULATOR_STEPS = 100  # rows of discrete_loss.accumulator
 RE_SAVE = 'where its code is trusted, save the tensors alone: torch.save(model.state_dict(), "dvae.pth")'
 
@@ -83,10 +85,10 @@ def import_xtts(path: Path, mel_stats: Path | None = None) -> ImportReport:
     Raises:
         MelcodecError: needs pickle, is no torch file, or a tensor is missing, unknown, misshapen or not finite.
     """
-    found = _unwrapped(_torch_load(path), path)
-    prefix = _dvae_prefix(found, path)
+    found = _without_wrappers(state_dict_in(torch_load(path), path), path)
+    prefix = dvae_prefix(found, path)
     ours = {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
-    ours = {key: value for key, value in ours.items() if not key.startswith("discrete_loss.") and key not in MEL_KEYS}
+    ours = {key: value for key, value in ours.items() if not key.startswith(UNUSED) and key not in MEL_KEYS}
     config = _config_of(ours, path)
     tensors = _checked(ours, config, path)
     mel_norms, mel_note = _mel_norms(found, path, mel_stats)
@@ -117,6 +119,21 @@ def export_xtts(checkpoint: Checkpoint, folder: Path, overwrite: bool = False) -
     Raises:
         MelcodecError: Coqui has no such model or mel front end, or a file exists and ``overwrite`` is False.
     """
+    state, notes = state_for_coqui(checkpoint)
+    content = io.BytesIO()
+    torch.save(state, content)  # to memory: a path's name would become part of the file
+    with written_aside(folder / DVAE_FILE, overwrite) as aside:
+        aside.write_bytes(content.getvalue())
+        save_mel_norms(folder / MEL_STATS_FILE, checkpoint.mel_norms, overwrite)  # inside: both or neither
+    return notes
+
+
+def state_for_coqui(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The state dict of Coqui's ``DiscreteVAE`` with the checkpoint's weights, and what the user should know.
+
+    Raises:
+        MelcodecError: Coqui has no such model or mel front end.
+    """
     backbone, quantizer = checkpoint.config.backbone, checkpoint.config.quantizer
     if checkpoint.config.mel != MelConfig():
         raise MelcodecError("the checkpoint's mel settings are not those of XTTS, which cannot be changed there")
@@ -137,25 +154,20 @@ def export_xtts(checkpoint: Checkpoint, folder: Path, overwrite: bool = False) -
         )
     if not training_only(checkpoint.config) <= checkpoint.tensors.keys():
         notes.append("the checkpoint has no moving averages; rebuilt ones are written, every code counting once")
-    state = {**unused_buffers(quantizer.codebook_size), **checkpoint.build().state_dict()}
-    content = io.BytesIO()
-    torch.save(state, content)  # to memory: a path's name would become part of the file
-    with written_aside(folder / DVAE_FILE, overwrite) as aside:
-        aside.write_bytes(content.getvalue())
-        save_mel_norms(folder / MEL_STATS_FILE, checkpoint.mel_norms, overwrite)  # inside: both or neither
-    return tuple(notes)
+    return {**unused_buffers(quantizer.codebook_size), **checkpoint.build().state_dict()}, tuple(notes)
 
 
 def unused_buffers(codebook_size: int) -> dict[str, Tensor]:
     """The buffers of Coqui's class that melcodec's lacks, as it makes them for K = ``codebook_size``."""
     return {
-        "discrete_loss.accumulator_index": torch.zeros(1, dtype=torch.int64),
-        "discrete_loss.accumulator_filled": torch.zeros(1, dtype=torch.int64),
-        "discrete_loss.accumulator": torch.zeros(ACCUMULATOR_STEPS, codebook_size),
+        f"{UNUSED}accumulator_index": torch.zeros(1, dtype=torch.int64),
+        f"{UNUSED}accumulator_filled": torch.zeros(1, dtype=torch.int64),
+        f"{UNUSED}accumulator": torch.zeros(ACCUMULATOR_STEPS, codebook_size),
     }
 
 
-def _torch_load(path: Path) -> Any:
+def torch_load(path: Path) -> Any:
+    """What the ``torch.save`` file ``path`` holds, read without pickle and mapped where possible; MelcodecError says why not."""
     if not path.exists():
         raise MelcodecError(f"{path}: no such file")
     if path.is_dir():
@@ -185,21 +197,21 @@ def _refusal(path: Path, error: Exception) -> MelcodecError:
     return MelcodecError(f"{path}: a pickled Python object ({pickled[1]}), which melcodec does not run", RE_SAVE)
 
 
-def _unwrapped(content: Any, path: Path) -> dict[str, Any]:
-    """The state dict inside ``content``, however deep."""
+def state_dict_in(content: Any, path: Path) -> dict[Any, Any]:
+    """The state dict inside ``content``, however deep: the very object, not a copy."""
     while isinstance(content, dict):
         inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), None)
         if inner is None:
-            return _without_wrappers(content, path)
+            return content
         content = inner
     raise MelcodecError(f"{path}: holds a {type(content).__name__}, not a state dict", RE_SAVE)
 
 
 def _without_wrappers(content: dict[Any, Any], path: Path) -> dict[str, Any]:
-    """``content`` with the names of wrapped modules as they are without: ``encoder._orig_mod.0`` becomes ``encoder.0``."""
+    """``content`` by ``plain_name``; MelcodecError where two different tensors would have the same."""
     plain: dict[str, Any] = {}
     for key, value in content.items():
-        name = MODULE_WRAPPERS.sub("", str(key))
+        name = plain_name(key)
         other = plain.setdefault(name, value)
         tensors = isinstance(other, Tensor) and isinstance(value, Tensor)
         if other is not value and not (
@@ -209,7 +221,12 @@ def _without_wrappers(content: dict[Any, Any], path: Path) -> dict[str, Any]:
     return plain
 
 
-def _dvae_prefix(keys: Any, path: Path) -> str:
+def plain_name(key: Any) -> str:
+    """The name of a tensor without what wraps its module: ``encoder._orig_mod.0`` becomes ``encoder.0``."""
+    return MODULE_WRAPPERS.sub("", str(key))
+
+
+def dvae_prefix(keys: Any, path: Path) -> str:
     """What stands before the DVAE's own names: "", "dvae.", "module.dvae." ..."""
     for anchor in ANCHORS:
         prefixes = {key.removesuffix(anchor) for key in keys if key == anchor or key.endswith(f".{anchor}")}
