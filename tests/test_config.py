@@ -268,9 +268,9 @@ def test_a_recipe_that_is_not_there():
     assert (error.message, error.hint) == ("no optimizer recipe 'adamww'", "did you mean 'adamw'?")
     assert refusal(with_overrides, RunConfig(), ["optimizer=???"]).hint == "optimizer recipes: adam, adamw, finetune"
     error = refusal(with_overrides, RunConfig(), ["model.backbone=wide"])
-    assert (error.message, error.hint) == ("no backbone recipe 'wide'", "backbone recipes: conv, vqvae-2018")
+    assert (error.message, error.hint) == ("no backbone recipe 'wide'", "backbone recipes: conv, convnext, vqvae-2018")
     error = refusal(with_overrides, RunConfig(), ["model.backbone.kind=wide"])
-    assert (error.message, error.hint) == ("--set: model.backbone.kind: there is no 'wide'", "kinds: conv, vqvae-2018")
+    assert (error.message, error.hint) == ("--set: model.backbone.kind: there is no 'wide'", "kinds: conv, vqvae-2018, convnext")
     error = refusal(with_overrides, RunConfig(), ["train=wide"])
     assert error.message == "--set train=wide: 'train' is a group of settings"
     assert error.hint == "set one of them: train.NAME=VALUE"
@@ -304,7 +304,7 @@ def test_settings_of_files_that_older_versions_wrote():
 
 
 def test_kinds_are_listed_with_their_settings():
-    assert list(kinds_of("model.backbone")) == ["conv", "vqvae-2018"]
+    assert list(kinds_of("model.backbone")) == ["conv", "vqvae-2018", "convnext"]
     assert list(kinds_of("model.quantizer")) == ["ema", "gradient", "residual", "grouped"]
     assert refusal(kinds_of, "model.mel").message == "'model.mel' has a single kind"
     assert refusal(kinds_of, "model.mal").message == "there is no group of settings 'model.mal'"

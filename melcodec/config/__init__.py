@@ -4,6 +4,7 @@ Presets and recipes are TOML files in ``melcodec/presets``; checkpoints carry a 
 carries a ``RunConfig`` as TOML. An unknown key is an error everywhere, with the nearest known name as a hint.
 """
 
+from melcodec.config.backbones import ConvNeXtConfig
 from melcodec.config.base import decides_codes, flat, members, parse
 from melcodec.config.files import (
     RECIPE_GROUPS,
@@ -48,6 +49,7 @@ __all__ = [
     "BackboneConfig",
     "CodebookConfig",
     "ConvConfig",
+    "ConvNeXtConfig",
     "DataConfig",
     "DiscriminatorConfig",
     "EMAConfig",

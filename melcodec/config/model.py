@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from melcodec.config.backbones import ConvNeXtConfig
 from melcodec.config.base import NOT_IN_CODES, Settings, kind_or
 
 N_MELS = 80
@@ -69,7 +70,9 @@ class VQVAE2018Config(Settings):
 
 
 BackboneConfig = Annotated[
-    Annotated[ConvConfig, Tag("conv")] | Annotated[VQVAE2018Config, Tag("vqvae-2018")],
+    Annotated[ConvConfig, Tag("conv")]
+    | Annotated[VQVAE2018Config, Tag("vqvae-2018")]
+    | Annotated[ConvNeXtConfig, Tag("convnext")],
     Discriminator(kind_or("conv")),
 ]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from melcodec.config import BackboneConfig, ConvConfig, VQVAE2018Config
+from melcodec.config import BackboneConfig, ConvConfig, ConvNeXtConfig, VQVAE2018Config
 from melcodec.nn.base import Backbone
 from melcodec.nn.conv import build_conv
+from melcodec.nn.convnext import build_convnext
 from melcodec.nn.vqvae2018 import build_vqvae2018
 
 
@@ -15,3 +16,5 @@ def build_backbone(config: BackboneConfig, n_mels: int, dim: int) -> Backbone:
             return build_conv(config, n_mels, dim)
         case VQVAE2018Config():
             return build_vqvae2018(config, n_mels, dim)
+        case ConvNeXtConfig():
+            return build_convnext(config, n_mels, dim)
