@@ -40,15 +40,15 @@ CLIPS = sorted((Path(__file__).parents[1] / "examples").glob("*.flac"))
 JOB = """
 import json, os, resource, sys
 from pathlib import Path
-from melcodec.corpus.driver import Job, Listener, preprocess
+from melcodec.corpus.driver import PreprocessSettings, Callbacks, preprocess
 from melcodec.manifests.build import find_utterances
 
 if __name__ == "__main__":
     sources, folder, checkpoint, workers, cores = sys.argv[1:]
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
     last = []
-    job = Job(checkpoint, device="cpu", workers=int(workers))
-    summary = preprocess(find_utterances([sources]), Path(folder), job, Listener(progress=lambda now: last.append(now)))
+    job = PreprocessSettings(checkpoint, device="cpu", workers=int(workers))
+    summary = preprocess(find_utterances([sources]), Path(folder), job, Callbacks(progress=lambda now: last.append(now)))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(json.dumps({"rate": summary.seconds / last[-1].elapsed, "peak": peak, "ok": summary.ok}))
 """

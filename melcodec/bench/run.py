@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from melcodec.bench.tasks import BenchSettings, Task, ceilings, stages
-from melcodec.bench.work import Work, count
+from melcodec.bench.operations import OperationCount, count
+from melcodec.bench.tasks import Benchmark, BenchSettings, ceilings, stages
 from melcodec.codec import Codec
 
 WARM_UP = 2  # passes: the first picks kernels and takes memory, the second finds both
@@ -45,7 +45,7 @@ class Figure:
     high: float
     seconds: float
     precision: str
-    work: Work
+    work: OperationCount
     gemm_share: float | None = None
     memory_share: float | None = None
     start_share: float | None = None
@@ -68,7 +68,7 @@ def measure(codec: Codec, settings: BenchSettings, update: Callable[[int, int], 
     return [*known.values(), *(beside(stage, known) for stage in figures[len(bare) :])]
 
 
-def figure_of(task: Task, times: list[float]) -> Figure:
+def figure_of(task: Benchmark, times: list[float]) -> Figure:
     """``task`` as its ``times`` show it, compared with nothing yet."""
     values = [task.value(spent) for spent in times]
     spread = statistics.median(values), min(values), max(values)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from melcodec.bench.work import Work
+from melcodec.bench.operations import OperationCount
 from melcodec.codec import Codec
 from melcodec.config import DataConfig, ObjectiveConfig, OptimizerConfig
 from melcodec.devices import computes_bfloat16, exact_float32
@@ -51,7 +51,7 @@ class BenchSettings:
 
 
 @dataclass(frozen=True)
-class Task:
+class Benchmark:
     """Something to time.
 
     Args:
@@ -65,10 +65,10 @@ class Task:
     unit: str
     value: Callable[[float], float]
     precision: str = FLOAT32
-    work: Work | None = None
+    work: OperationCount | None = None
 
 
-def ceilings(device: torch.device, settings: BenchSettings) -> Iterator[Task]:
+def ceilings(device: torch.device, settings: BenchSettings) -> Iterator[Benchmark]:
     """The bare tasks; of two with one name the faster counts. bfloat16 only where the device has it in hardware."""
     yield from products(device, torch.float32, settings)
     if computes_bfloat16(device):
@@ -77,7 +77,7 @@ def ceilings(device: torch.device, settings: BenchSettings) -> Iterator[Task]:
     yield starting(device)
 
 
-def products(device: torch.device, dtype: torch.dtype, settings: BenchSettings) -> Iterator[Task]:
+def products(device: torch.device, dtype: torch.dtype, settings: BenchSettings) -> Iterator[Benchmark]:
     """A square matrix product from each library that torch has for it; float32 without TF32, as the codec computes.
 
     On a CPU that is BLAS and oneDNN, and convolutions use the latter: on AMD's it is twice as fast as MKL.
@@ -86,14 +86,14 @@ def products(device: torch.device, dtype: torch.dtype, settings: BenchSettings) 
     seeded = torch.Generator(device).manual_seed(0)  # the caller's own draws stay as they are
     left, right = torch.randn(2, size, size, generator=seeded, device=device).to(dtype)
     precision = str(dtype).removeprefix("torch.")
-    work = Work(2.0 * size**3, 3.0 * size**2 * left.itemsize, 1)
+    work = OperationCount(2.0 * size**3, 3.0 * size**2 * left.itemsize, 1)
 
-    def exactly(run: Callable[[], object]) -> Task:
+    def exactly(run: Callable[[], object]) -> Benchmark:
         def product() -> None:
             with exact_float32(device):
                 run()
 
-        return Task(f"GEMM {precision}", product, "GFLOP/s", lambda spent: work.flops / spent / 1e9, precision, work)
+        return Benchmark(f"GEMM {precision}", product, "GFLOP/s", lambda spent: work.flops / spent / 1e9, precision, work)
 
     yield exactly(lambda: torch.mm(left, right))
     onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -102,16 +102,16 @@ def products(device: torch.device, dtype: torch.dtype, settings: BenchSettings) 
         yield exactly(lambda: F.linear(blocked, right))
 
 
-def copying(device: torch.device, settings: BenchSettings) -> Task:
+def copying(device: torch.device, settings: BenchSettings) -> Benchmark:
     """GB/s of a copy, what is read and what is written together."""
     size = settings.copy_bytes or COPY_BYTES.get(device.type, COPY_BYTES["cpu"])
     source = torch.ones(size, device=device, dtype=torch.uint8)  # zeros might share one page
     target = torch.ones_like(source)
-    work = Work(0.0, 2.0 * size, 1)
-    return Task("memory copy", lambda: target.copy_(source), "GB/s", lambda spent: work.moved / spent / 1e9, work=work)
+    work = OperationCount(0.0, 2.0 * size, 1)
+    return Benchmark("memory copy", lambda: target.copy_(source), "GB/s", lambda spent: work.moved / spent / 1e9, work=work)
 
 
-def starting(device: torch.device) -> Task:
+def starting(device: torch.device) -> Benchmark:
     """Microseconds to start an operation: additions to one number, one after the other."""
     number = torch.zeros(1, device=device)
 
@@ -119,11 +119,11 @@ def starting(device: torch.device) -> Task:
         for _ in range(STARTS):
             number.add_(1)
 
-    work = Work(0.0, 8.0 * STARTS, STARTS)
-    return Task("operation start", run, "us", lambda spent: spent / STARTS * 1e6, work=work)
+    work = OperationCount(0.0, 8.0 * STARTS, STARTS)
+    return Benchmark("operation start", run, "us", lambda spent: spent / STARTS * 1e6, work=work)
 
 
-def stages(codec: Codec, settings: BenchSettings) -> list[Task]:
+def stages(codec: Codec, settings: BenchSettings) -> list[Benchmark]:
     """The codec's stages, each with its input in the device's memory."""
     num_samples = int(settings.seconds * codec.sample_rate)
     wav = synthetic_speech(1, num_samples, codec.sample_rate).to(codec.device)
@@ -136,10 +136,10 @@ def stages(codec: Codec, settings: BenchSettings) -> list[Task]:
         "vocoder": lambda: codec.vocoder(mel, num_samples),
     }
     speech = num_samples / codec.sample_rate
-    return [*(Task(name, run, REAL_TIME, lambda spent: speech / spent) for name, run in runs.items()), training_step(codec)]
+    return [*(Benchmark(name, run, REAL_TIME, lambda spent: speech / spent) for name, run in runs.items()), training_step(codec)]
 
 
-def training_step(codec: Codec) -> Task:
+def training_step(codec: Codec) -> Benchmark:
     """Forward, backward and AdamW on one batch of the trainer's size, in memory, as bare as they can be.
 
     bfloat16 where the trainer would use it. A copy of the model is trained.
@@ -163,7 +163,7 @@ def training_step(codec: Codec) -> Task:
         optimizer.zero_grad()
 
     speech = data.batch_size * data.crop_frames * hop / codec.sample_rate
-    return Task("training step", run, REAL_TIME, lambda spent: speech / spent, BFLOAT16 if fast else FLOAT32)
+    return Benchmark("training step", run, REAL_TIME, lambda spent: speech / spent, BFLOAT16 if fast else FLOAT32)
 
 
 def synthetic_speech(batch: int, num_samples: int, rate: int) -> Tensor:

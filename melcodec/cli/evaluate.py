@@ -53,7 +53,7 @@ def evaluate(
     The same command resumes a stopped run. A score that cannot be computed is absent, with its reason. Most metrics come
     with the extra 'eval'; nothing needs a network.
     """
-    from melcodec.evaluation.run import EvaluationSettings, Listener
+    from melcodec.evaluation.run import Callbacks, EvaluationSettings
     from melcodec.evaluation.run import evaluate as run
 
     settings = EvaluationSettings(
@@ -71,7 +71,7 @@ def evaluate(
     )
     with bar("learning k-means") as learned, bar("scoring") as scored:
         try:
-            report = run(data, output, settings, Listener(say, learned, scored))
+            report = run(data, output, settings, Callbacks(say, learned, scored))
         except KeyboardInterrupt:
             say("interrupted; the same command goes on from the files that are done")
             raise typer.Exit(130) from None

@@ -13,7 +13,7 @@ from melcodec.cli._batch import say_unknown
 from melcodec.cli._console import say
 from melcodec.cli._pictures import Drawn, check_target, is_page, title_of
 from melcodec.cli._standard import input_file
-from melcodec.cli.plot_use import plot_codebook, plot_training, plot_usage
+from melcodec.cli.plot_codebook import plot_codebook, plot_training, plot_usage
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 from melcodec.vocoder.choice import DEFAULT_VOCODER
 

@@ -72,7 +72,7 @@ def preprocess(
     Run it again to resume: what is done stays, and new files are added. Every file ends as codes or
     as a line of failures.jsonl; the exit status is 1 when there are more failures than allowed.
     """
-    from melcodec.corpus.driver import Job, Listener
+    from melcodec.corpus.driver import Callbacks, PreprocessSettings
     from melcodec.corpus.driver import preprocess as run
     from melcodec.corpus.reading import Rules
     from melcodec.manifests.build import find_utterances
@@ -81,7 +81,9 @@ def preprocess(
     limit = Limit(max_failures)
     limit.allowed(0)  # before long work
     rules = Rules("keep" if on_truncated is OnTruncated.keep else "drop", min_seconds)
-    job = Job(checkpoint, rules, device, num_workers, engine.value, address, unit_size, unit_timeout, retry_failed=retry_failed)
+    job = PreprocessSettings(
+        checkpoint, rules, device, num_workers, engine.value, address, unit_size, unit_timeout, retry_failed=retry_failed
+    )
     last: list[Snapshot] = []
     notes: list[str] = []
     with stop_on_signals() as stopped, shown() as show:
@@ -91,7 +93,7 @@ def preprocess(
             show(now)
 
         try:
-            summary = run(find_utterances(data, notes.append), output, job, Listener(say, progress, lambda: bool(stopped)))
+            summary = run(find_utterances(data, notes.append), output, job, Callbacks(say, progress, lambda: bool(stopped)))
         except KeyboardInterrupt:  # a second one
             summary = None
     if summary is None:

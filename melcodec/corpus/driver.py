@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from melcodec.corpus.progress import Meter, Snapshot
-from melcodec.corpus.quarantine import ATTEMPTS, Case
+from melcodec.corpus.quarantine import ATTEMPTS, UnitProgress
 from melcodec.corpus.reading import Rules
-from melcodec.corpus.tasks import WORKERS_PER_GPU, Event, Executor, Setup, Task, start_worker
+from melcodec.corpus.tasks import WORKERS_PER_GPU, Event, Executor, Setup, UnitTask, start_worker
 from melcodec.errors import MelcodecError, from_os
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 from melcodec.manifests.base import Utterance
@@ -33,7 +33,7 @@ Todo = list[tuple[Segment, int]]
 
 
 @dataclass(frozen=True)
-class Job:
+class PreprocessSettings:
     """How a corpus is encoded. Only ``checkpoint`` and ``rules`` change what comes out.
 
     Args:
@@ -59,38 +59,40 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Listener:
-    """Who wants to know. ``stopped`` is asked several times a second."""
+class Callbacks:
+    """Functions that are called during the run: ``stopped``, several times a second, says whether to stop."""
 
     say: Callable[[str], None] = print
     progress: Callable[[Snapshot], None] = lambda snapshot: None
     stopped: Callable[[], bool] = lambda: False
 
 
-def preprocess(utterances: Sequence[Utterance], folder: Path, job: Job, listener: Listener | None = None) -> Summary | None:
+def preprocess(
+    utterances: Sequence[Utterance], folder: Path, settings: PreprocessSettings, callbacks: Callbacks | None = None
+) -> Summary | None:
     """Encode ``utterances`` into the store ``folder``, or go on with it.
 
     Returns:
-        What the store holds; None when ``listener.stopped`` said so before the end.
+        What the store holds; None when ``callbacks.stopped`` said so before the end.
 
     Raises:
         MelcodecError: the store belongs to another run, is in use, or cannot be written; no worker can start.
     """
     from melcodec.store.spec import begin_or_resume
 
-    listener = listener or Listener()
-    wanted = _wanted(job)
+    callbacks = callbacks or Callbacks()
+    wanted = _wanted(settings)
     with _locked(folder):
-        spec = begin_or_resume(folder, wanted, listener.say)
-        segments = extend_plan(folder, utterances, job.unit_size, listener.say)
+        spec = begin_or_resume(folder, wanted, callbacks.say)
+        segments = extend_plan(folder, utterances, settings.unit_size, callbacks.say)
         sweep(folder)
-        retried = _retry(folder, segments, job.retry_failed, listener.say)
-        meter, todo = _survey(folder, segments, retried, listener.say)
+        retried = _retry(folder, segments, settings.retry_failed, callbacks.say)
+        meter, todo = _survey(folder, segments, retried, callbacks.say)
         stuck: dict[str, str] = {}
         if todo:
-            executor = _executor(job, folder, spec, len(todo), listener.say)
+            executor = _executor(settings, folder, spec, len(todo), callbacks.say)
             try:
-                stopped = not _Run(executor, job, listener, meter, retried).run(todo, stuck)
+                stopped = not _Run(executor, settings, callbacks, meter, retried).run(todo, stuck)
             except OSError as error:
                 raise from_os(error) from None
             finally:
@@ -98,7 +100,7 @@ def preprocess(utterances: Sequence[Utterance], folder: Path, job: Job, listener
                 sweep(folder)
             if stopped:
                 now = meter.snapshot()
-                listener.say(f"stopped: {now.units} of {now.planned_units} units are done; the same command goes on from here")
+                callbacks.say(f"stopped: {now.units} of {now.planned_units} units are done; the same command goes on from here")
                 return None
         summary = finalize(folder, segments, stuck)
         end_retry(folder)
@@ -108,16 +110,18 @@ def preprocess(utterances: Sequence[Utterance], folder: Path, job: Job, listener
 class _Run:
     """Tasks out, events in; of the units that are ``retried``, only error rows are made anew."""
 
-    def __init__(self, executor: Executor, job: Job, listener: Listener, meter: Meter, retried: Collection[str]) -> None:
-        self.executor, self.job, self.listener, self.meter, self.retried = executor, job, listener, meter, retried
-        self.cases: dict[str, Case] = {}  # of units that are out
-        self.again: deque[Task] = deque()
+    def __init__(
+        self, executor: Executor, settings: PreprocessSettings, callbacks: Callbacks, meter: Meter, retried: Collection[str]
+    ) -> None:
+        self.executor, self.settings, self.callbacks, self.meter, self.retried = executor, settings, callbacks, meter, retried
+        self.cases: dict[str, UnitProgress] = {}  # of units that workers have
+        self.again: deque[UnitTask] = deque()
 
     def run(self, todo: Todo, stuck: dict[str, str]) -> bool:
         """Do all of ``todo``, or note in ``stuck`` why not; False when it was stopped before the end."""
         fresh = deque(todo)
         while fresh or self.cases:
-            if self.listener.stopped():
+            if self.callbacks.stopped():
                 return False
             for _ in range(self.executor.idle()):
                 if not self.again and fresh:
@@ -129,12 +133,12 @@ class _Run:
             for event in self.executor.poll():
                 self.meter.note(event)
                 self._note(event, stuck)
-            self.listener.progress(self.meter.snapshot())
+            self.callbacks.progress(self.meter.snapshot())
         return True
 
-    def _open(self, segment: Segment, number: int) -> Task:
+    def _open(self, segment: Segment, number: int) -> UnitTask:
         name = part_name(segment.number, number)
-        case = Case(segment.unit(number), self.job.unit_timeout, self.job.attempts, name in self.retried)
+        case = UnitProgress(segment.unit(number), self.settings.unit_timeout, self.settings.attempts, name in self.retried)
         self.cases[name] = case
         return case.first()
 
@@ -147,7 +151,7 @@ class _Run:
                 del self.cases[name]
         elif isinstance(event, Lost):
             what = f"{len(event.task.unit.utterances)} utterances of unit {name}"
-            self.listener.say(f"worker {event.worker} is replaced: {what}: {event.error}")
+            self.callbacks.say(f"worker {event.worker} is replaced: {what}: {event.error}")
             self.again.extend(case.lost(event.task, event.status, event.error))
             if case.stuck:
                 stuck[name] = case.stuck
@@ -155,25 +159,25 @@ class _Run:
                 del self.cases[name]
 
 
-def _wanted(job: Job) -> dict[str, Any]:
-    """The specification that ``job`` asks for; raises MelcodecError for all that can be refused before a folder is touched."""
+def _wanted(settings: PreprocessSettings) -> dict[str, Any]:
+    """The specification that ``settings`` asks for; what can be refused before a folder is touched raises MelcodecError."""
     from melcodec.codec import Codec
     from melcodec.corpus.spec import run_spec
     from melcodec.devices import find_device
     from melcodec.formats.checkpoint import load_checkpoint
     from melcodec.formats.shipped import find_checkpoint
 
-    if job.engine == "ray":
+    if settings.engine == "ray":
         from melcodec.corpus.ray_executor import check_cluster
 
-        check_cluster(job.address)
-    elif job.engine == "embedded":
-        find_device(job.device)
+        check_cluster(settings.address)
+    elif settings.engine == "embedded":
+        find_device(settings.device)
     else:
-        raise MelcodecError(f"--engine {job.engine}: no such engine", "embedded or ray")
-    checkpoint = load_checkpoint(find_checkpoint(job.checkpoint))
+        raise MelcodecError(f"--engine {settings.engine}: no such engine", "embedded or ray")
+    checkpoint = load_checkpoint(find_checkpoint(settings.checkpoint))
     codec = Codec.from_checkpoint(checkpoint, "cpu")
-    return run_spec(codec, checkpoint.config.mel, job.checkpoint, job.rules)
+    return run_spec(codec, checkpoint.config.mel, settings.checkpoint, settings.rules)
 
 
 def _retry(folder: Path, segments: Sequence[Segment], wanted: bool, say: Callable[[str], None]) -> set[str]:
@@ -216,16 +220,18 @@ def _survey(folder: Path, segments: Sequence[Segment], retried: set[str], say: C
     return meter, todo
 
 
-def _executor(job: Job, folder: Path, spec: dict[str, Any], units: int, say: Callable[[str], None]) -> Executor:
-    """The workers that ``job`` asks for, no more than there are units."""
-    path = Path(job.checkpoint)
-    checkpoint = str(path.absolute()) if path.is_file() else job.checkpoint
-    setup = Setup(checkpoint, job.device, 1, str(folder.absolute()), spec)
-    if job.engine == "ray":
+def _executor(
+    settings: PreprocessSettings, folder: Path, spec: dict[str, Any], units: int, say: Callable[[str], None]
+) -> Executor:
+    """The workers that ``settings`` asks for, no more than there are units."""
+    path = Path(settings.checkpoint)
+    checkpoint = str(path.absolute()) if path.is_file() else settings.checkpoint
+    setup = Setup(checkpoint, settings.device, 1, str(folder.absolute()), spec)
+    if settings.engine == "ray":
         from melcodec.corpus.ray_executor import RayExecutor
 
-        return RayExecutor(setup, job.address, job.workers, units, say)
-    return Pool(start_worker, list(_setups(setup, job.workers, units)))
+        return RayExecutor(setup, settings.address, settings.workers, units, say)
+    return Pool(start_worker, list(_setups(setup, settings.workers, units)))
 
 
 def _setups(setup: Setup, workers: int, units: int) -> Iterable[Setup]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from melcodec.corpus.tasks import Advance, Event, Task
+from melcodec.corpus.tasks import Advance, Event, UnitTask
 from melcodec.processes import Finished, Reported
 from melcodec.store.plan import Unit
 
@@ -68,7 +68,7 @@ class Meter:
         self.utterances = self.units = self.failures = 0
         self.seconds = self.settled = 0.0  # encoded; of what was expected, done
         self.started: float | None = None
-        self.working: dict[int, tuple[Task, Advance]] = {}
+        self.working: dict[int, tuple[UnitTask, Advance]] = {}
 
     def before(self, utterances: int, failures: int) -> None:
         """Count a unit that an earlier run committed."""

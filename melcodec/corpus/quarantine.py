@@ -10,20 +10,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from melcodec.corpus.tasks import Task
+from melcodec.corpus.tasks import UnitTask
 from melcodec.store.plan import UNIT_SECONDS, Unit, estimated_seconds
 
 ATTEMPTS = 4
 LEAST_SECONDS = 30.0  # that a probe may take, where a unit may take so long
 
 
-class Case:
-    """One unit on its way to a committed part. ``stuck`` says why it will not get there.
+class UnitProgress:
+    """The attempts to encode one unit. ``stuck`` says why it was given up.
 
     Args:
         timeout: seconds that a unit of ``UNIT_SECONDS`` of sound may take; a longer one may take more.
         attempts: how often it may die before something else is tried.
-        again: the unit is retried; see ``Task``.
+        again: the unit is retried; see ``UnitTask``.
     """
 
     def __init__(self, unit: Unit, timeout: float, attempts: int = ATTEMPTS, again: bool = False) -> None:
@@ -34,15 +34,15 @@ class Case:
         self.probes = 0  # under way
         self.lost_whole = 0
 
-    def first(self) -> Task:
+    def first(self) -> UnitTask:
         """The whole unit."""
         return self._whole()
 
-    def finished(self, task: Task) -> list[Task]:
+    def finished(self, task: UnitTask) -> list[UnitTask]:
         """What to do after ``task`` ended well; nothing after the whole unit."""
         return self._probed() if task.probe else []
 
-    def lost(self, task: Task, status: str, error: str) -> list[Task]:
+    def lost(self, task: UnitTask, status: str, error: str) -> list[UnitTask]:
         """What to do after ``task`` took its worker with it; nothing when the unit is stuck."""
         if task.probe:
             return self._lost_probe(task, status, error)
@@ -54,11 +54,11 @@ class Case:
         self.stuck = error
         return []
 
-    def _whole(self) -> Task:
+    def _whole(self) -> UnitTask:
         gentle = self.lost_whole >= 2 * self.attempts or (self.lost_whole >= self.attempts and not self.bad)
-        return Task(self.unit, self.timeout, gentle=gentle, bad=dict(self.bad), again=self.again, tries=self.lost_whole)
+        return UnitTask(self.unit, self.timeout, gentle=gentle, bad=dict(self.bad), again=self.again, tries=self.lost_whole)
 
-    def _lost_probe(self, task: Task, status: str, error: str) -> list[Task]:
+    def _lost_probe(self, task: UnitTask, status: str, error: str) -> list[UnitTask]:
         if len(task.unit.utterances) > 1:
             self.probes -= 1
             return self._halves(task.unit)
@@ -68,17 +68,17 @@ class Case:
         self.bad[utterance.id] = status, f"{utterance.path}: {error}"
         return self._probed()
 
-    def _probed(self) -> list[Task]:
+    def _probed(self) -> list[UnitTask]:
         self.probes -= 1
         return [] if self.probes else [self._whole()]
 
-    def _halves(self, unit: Unit) -> list[Task]:
+    def _halves(self, unit: Unit) -> list[UnitTask]:
         middle = (len(unit.utterances) + 1) // 2
         halves = [half for half in (unit.utterances[:middle], unit.utterances[middle:]) if half]
         self.probes += len(halves)
         return [self._probe(replace(unit, utterances=half)) for half in halves]
 
-    def _probe(self, piece: Unit) -> Task:
+    def _probe(self, piece: Unit) -> UnitTask:
         seconds = sum(estimated_seconds(utterance) for utterance in piece.utterances)
         share = max(len(piece.utterances) / len(self.unit.utterances), seconds / max(self.unit.seconds, seconds, 1.0))
-        return Task(piece, max(self.timeout * share, min(self.timeout, LEAST_SECONDS)), probe=True, again=self.again)
+        return UnitTask(piece, max(self.timeout * share, min(self.timeout, LEAST_SECONDS)), probe=True, again=self.again)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from melcodec.corpus.tasks import WORKERS_PER_GPU, Advance, Advanced, Event, Setup, Task, Worker
+from melcodec.corpus.tasks import WORKERS_PER_GPU, Advance, Advanced, Event, Setup, UnitTask, Worker
 from melcodec.errors import MelcodecError
 from melcodec.processes import POLL_SECONDS, STARTS, Finished, Lost, told
 
@@ -82,7 +82,7 @@ class RayExecutor:
         """How many workers wait for a task."""
         return sum(hand.ready and hand.task is None for hand in self.hands)
 
-    def submit(self, task: Task, timeout: float) -> None:
+    def submit(self, task: UnitTask, timeout: float) -> None:
         """Give ``task`` to one of them; it may take ``timeout`` seconds."""
         hand = next(hand for hand in self.hands if hand.ready and hand.task is None)
         hand.give(task, timeout)
@@ -142,7 +142,7 @@ class _Hand:
 
     handle: Any
     answer: Any
-    task: Task | None
+    task: UnitTask | None
     deadline: float
     ready: bool
 
@@ -151,7 +151,7 @@ class _Hand:
         self.failed_starts = 0
         self._start()
 
-    def give(self, task: Task, timeout: float) -> None:
+    def give(self, task: UnitTask, timeout: float) -> None:
         """Send ``task``; its time runs from now."""
         self.task, self.deadline = task, time.monotonic() + timeout
         self.answer = self.handle.run.remote(task)
@@ -209,7 +209,7 @@ class _Actor:
         """Load the codec."""
         return _caught(self._load)
 
-    def run(self, task: Task) -> tuple[Any, ...]:
+    def run(self, task: UnitTask) -> tuple[Any, ...]:
         """Do ``task``."""
         return _caught(lambda: ("finished", self.worker.run(task)))
 

@@ -33,8 +33,8 @@ class Rules:
 
 
 @dataclass
-class Tape:
-    """A stream of blocks (n,) at the codec's rate that keeps count while it is read."""
+class SoundStream:
+    """Blocks (n,) of one utterance at the codec's rate; counts samples and finds the peak while it is read."""
 
     info: AudioInfo
     blocks: Iterator[np.ndarray]
@@ -62,21 +62,21 @@ class Tape:
 
 
 @contextmanager
-def opened(utterance: Utterance, sample_rate: int, cut: str = "") -> Iterator[Tape]:
+def opened(utterance: Utterance, sample_rate: int, cut: str = "") -> Iterator[SoundStream]:
     """The sound of ``utterance`` at ``sample_rate`` Hz.
 
     Args:
         cut: why its sound ends early, which was found out before; what there is of it is then given without complaint.
 
     Raises:
-        MelcodecError: whatever a decoder raises; and while the tape is read, too.
+        MelcodecError: whatever a decoder raises; and while the stream is read, too.
     """
     span = Span(utterance.start, utterance.duration)
     with ExitStack() as stack:
         with _decoding(named(utterance.path, utterance.member)):
             sound = open_blocks(utterance.path, sample_rate, span, utterance.member, keep=bool(cut))
             info, blocks = stack.enter_context(sound)
-        yield Tape(info, iter(blocks), cut)
+        yield SoundStream(info, iter(blocks), cut)
 
 
 def reason(error: MelcodecError) -> str:

@@ -39,7 +39,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Task:
+class UnitTask:
     """A unit to encode, or a piece of one.
 
     Args:
@@ -69,8 +69,8 @@ class Advance:
     failures: int
 
 
-Advanced = Reported[Task]  # its report is an Advance
-Event = Reported[Task] | Finished[Task, "Receipt | None"] | Lost[Task]  # a probe has no receipt
+Advanced = Reported[UnitTask]  # its report is an Advance
+Event = Reported[UnitTask] | Finished[UnitTask, "Receipt | None"] | Lost[UnitTask]  # a probe has no receipt
 
 
 class Executor(Protocol):
@@ -79,7 +79,7 @@ class Executor(Protocol):
     def idle(self) -> int:
         """How many workers wait for a task."""
 
-    def submit(self, task: Task, timeout: float) -> None:
+    def submit(self, task: UnitTask, timeout: float) -> None:
         """Give ``task`` to one of them; it may take ``timeout`` seconds."""
 
     def poll(self) -> list[Event]:
@@ -93,7 +93,7 @@ class Executor(Protocol):
         """End all workers, at once."""
 
 
-def start_worker(setup: Setup) -> Callable[[Task, Callable[[Advance], None]], Receipt | None]:
+def start_worker(setup: Setup) -> Callable[[UnitTask, Callable[[Advance], None]], Receipt | None]:
     """For ``processes.Pool``: load the codec, and return what does a task."""
     return Worker(setup).run
 
@@ -109,7 +109,7 @@ class Worker:
 
         from melcodec.codec import BATCH_FRAMES, Codec
         from melcodec.corpus.spec import check_worker
-        from melcodec.corpus.unit import Effort
+        from melcodec.corpus.unit import BatchSettings
 
         torch.set_num_threads(setup.threads)
         # Threads resample while another encodes; devices.exact_float32 switches the whole process, and back to this.
@@ -118,10 +118,10 @@ class Worker:
         self.codec = Codec.from_pretrained(setup.checkpoint, setup.device)
         check_worker(self.codec, setup.spec)
         cuda = self.codec.device.type == "cuda"
-        self.effort = Effort(min(MAX_READERS, max(2, setup.threads)), BATCH_FRAMES * (CUDA_BATCHES if cuda else 1))
+        self.batching = BatchSettings(min(MAX_READERS, max(2, setup.threads)), BATCH_FRAMES * (CUDA_BATCHES if cuda else 1))
         self.folder, self.spec = Path(setup.folder), setup.spec
 
-    def run(self, task: Task, report: Callable[[Advance], None] | None = None) -> Receipt | None:
+    def run(self, task: UnitTask, report: Callable[[Advance], None] | None = None) -> Receipt | None:
         """Do ``task``; the receipt is None for a probe."""
         from melcodec.corpus.reading import Rules
         from melcodec.corpus.unit import GENTLE, encode_unit, process_unit
@@ -131,9 +131,9 @@ class Worker:
             if report:
                 report(Advance(*numbers))
 
-        effort = GENTLE if task.gentle else self.effort
+        batching = GENTLE if task.gentle else self.batching
         known = known_rows(self.folder, task.unit, self.spec) if task.again else {}
         if task.probe:
-            encode_unit(task.unit, self.codec, Rules(**self.spec["settings"]), task.bad, known, effort, advanced)
+            encode_unit(task.unit, self.codec, Rules(**self.spec["settings"]), task.bad, known, batching, advanced)
             return None
-        return process_unit(task.unit, self.codec, self.folder, self.spec, task.bad, known, effort, advanced)
+        return process_unit(task.unit, self.codec, self.folder, self.spec, task.bad, known, batching, advanced)

@@ -20,7 +20,7 @@ from torch import Tensor
 from melcodec.chunking import group_by_length
 from melcodec.codec import BATCH_FRAMES, Codec
 from melcodec.corpus.files import SHORT_SECONDS
-from melcodec.corpus.reading import Rules, Tape, opened, reason
+from melcodec.corpus.reading import Rules, SoundStream, opened, reason
 from melcodec.errors import MelcodecError
 from melcodec.inputs import padded
 from melcodec.manifests.base import Utterance
@@ -39,8 +39,8 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Effort:
-    """What changes speed and memory, and never the result.
+class BatchSettings:
+    """How utterances are batched: this decides speed and memory, and never the result.
 
     Args:
         readers: threads that decode and compute mels.
@@ -53,11 +53,11 @@ class Effort:
     pool_frames: int = POOL_FRAMES
 
 
-GENTLE = Effort(readers=1, batch_frames=1, pool_frames=1)  # for units that are too much at once
+GENTLE = BatchSettings(readers=1, batch_frames=1, pool_frames=1)  # for units that are too much at once
 
 
 @dataclass(frozen=True)
-class _Heard:
+class _ReadUtterance:
     """An utterance that was read: natural log-mel (M, T) of a short one, None for a long one; or its finished row."""
 
     utterance: Utterance
@@ -78,11 +78,11 @@ def process_unit(
     spec: dict[str, Any],
     bad: Bad | None = None,
     known: Known | None = None,
-    effort: Effort | None = None,
+    batching: BatchSettings | None = None,
     report: Report | None = None,
 ) -> Receipt:
     """Encode ``unit`` and commit it to the store ``folder``; see ``encode_unit``."""
-    rows = encode_unit(unit, codec, Rules(**spec["settings"]), bad, known, effort, report)
+    rows = encode_unit(unit, codec, Rules(**spec["settings"]), bad, known, batching, report)
     return commit(unit, rows, folder, spec)
 
 
@@ -92,7 +92,7 @@ def encode_unit(
     rules: Rules,
     bad: Bad | None = None,
     known: Known | None = None,
-    effort: Effort | None = None,
+    batching: BatchSettings | None = None,
     report: Report | None = None,
 ) -> list[Row]:
     """One row per utterance of ``unit``, in its order.
@@ -102,14 +102,14 @@ def encode_unit(
         known: rows that stay as they are; their utterances are not touched either.
         report: called now and then with utterances, seconds of sound and failures so far.
     """
-    bad, effort = bad or {}, effort or Effort()
-    encoder = _Encoder(codec, rules, effort)
+    bad, batching = bad or {}, batching or BatchSettings()
+    encoder = _Encoder(codec, rules, batching)
     rows = {utterance.id: failed(utterance, *bad[utterance.id]) for utterance in unit.utterances if utterance.id in bad}
     failures = len(rows)
     rows.update(known or {})
     todo = [utterance for utterance in unit.utterances if utterance.id not in rows]
     done, seconds = len(rows), 0.0
-    for row in encoder.rows(_mapped(encoder.hear, todo, effort.readers, AHEAD * effort.readers)):
+    for row in encoder.rows(_mapped(encoder.hear, todo, batching.readers, AHEAD * batching.readers)):
         rows[row.id] = row
         done, seconds, failures = done + 1, seconds + (row.duration or 0.0), failures + (row.codes is None)
         if report:
@@ -133,72 +133,72 @@ def failed(utterance: Utterance, status: str, error: str) -> Row:
 class _Encoder:
     """A codec under ``rules``; ``hear`` is for threads that read, ``rows`` for the one that waits for them."""
 
-    def __init__(self, codec: Codec, rules: Rules, effort: Effort) -> None:
-        self.codec, self.rules, self.effort = codec, rules, effort
+    def __init__(self, codec: Codec, rules: Rules, batching: BatchSettings) -> None:
+        self.codec, self.rules, self.batching = codec, rules, batching
         self.rate = codec.sample_rate
         self.least = max(codec.frontend.min_samples, round(rules.min_seconds * self.rate))
 
-    def hear(self, utterance: Utterance, cut: str = "") -> _Heard:
+    def hear(self, utterance: Utterance, cut: str = "") -> _ReadUtterance:
         """Decode a short utterance and compute its mel; find out that it is a long one; or why it has no codes."""
         try:
-            with opened(utterance, self.rate, cut) as tape:
-                wave = self._wave(utterance, tape)
+            with opened(utterance, self.rate, cut) as stream:
+                wave = self._wave(utterance, stream)
         except MelcodecError as error:
             if self._keeps(error, cut):
                 return self.hear(utterance, error.message)
-            return _Heard(utterance, row=failed(utterance, reason(error), error.message))
+            return _ReadUtterance(utterance, row=failed(utterance, reason(error), error.message))
         if wave is None:
-            return _Heard(utterance, facts=(0, 0, OK, cut))
-        status, words = tape.verdict(self.least, self.rate)
+            return _ReadUtterance(utterance, facts=(0, 0, OK, cut))
+        status, words = stream.verdict(self.least, self.rate)
         if status not in (OK, "truncated"):
-            return _Heard(utterance, row=failed(utterance, status, words))
-        return _Heard(utterance, self.codec.mel(wave)[0], facts=(tape.samples, tape.info.sample_rate, status, words))
+            return _ReadUtterance(utterance, row=failed(utterance, status, words))
+        return _ReadUtterance(utterance, self.codec.mel(wave)[0], facts=(stream.samples, stream.info.sample_rate, status, words))
 
-    def rows(self, heard: Iterable[_Heard]) -> Iterator[Row]:
+    def rows(self, heard: Iterable[_ReadUtterance]) -> Iterator[Row]:
         """The rows of what was heard, some time later and in another order; a thread encodes meanwhile."""
         for rows in _mapped(self._finished, self._batches(heard), threads=1, ahead=2):
             yield from rows
 
-    def _batches(self, heard: Iterable[_Heard]) -> Iterator[list[_Heard]]:
+    def _batches(self, heard: Iterable[_ReadUtterance]) -> Iterator[list[_ReadUtterance]]:
         """What is finished at once: mels of like length, a long utterance, or rows that are known already."""
         for pool in self._pools(heard):
             yield [item for item in pool if item.row is not None]
             yield from ([item] for item in pool if item.long)
             short = [item for item in pool if item.mel is not None]
-            for group in group_by_length([_frames(item) for item in short], self.effort.batch_frames):
+            for group in group_by_length([_frames(item) for item in short], self.batching.batch_frames):
                 yield [short[index] for index in group]
 
-    def _pools(self, heard: Iterable[_Heard]) -> Iterator[list[_Heard]]:
-        pool: list[_Heard] = []
+    def _pools(self, heard: Iterable[_ReadUtterance]) -> Iterator[list[_ReadUtterance]]:
+        pool: list[_ReadUtterance] = []
         frames = 0
         for item in heard:
             pool.append(item)
             frames += _frames(item)
-            if frames >= self.effort.pool_frames or len(pool) == MAX_POOL or item.long:
+            if frames >= self.batching.pool_frames or len(pool) == MAX_POOL or item.long:
                 yield pool
                 pool, frames = [], 0
         yield pool
 
-    def _finished(self, batch: Sequence[_Heard]) -> list[Row]:
+    def _finished(self, batch: Sequence[_ReadUtterance]) -> list[Row]:
         rows = [item.row for item in batch if item.row is not None]
         rows += [self._stream(item.utterance, item.facts[3]) for item in batch if item.long]
         return rows + self._encode([(item, item.mel) for item in batch if item.mel is not None])
 
-    def _wave(self, utterance: Utterance, tape: Tape) -> np.ndarray | None:
+    def _wave(self, utterance: Utterance, stream: SoundStream) -> np.ndarray | None:
         """(S,), or None when it is a long one."""
         seconds = utterance.duration
-        if seconds is None and tape.info.seconds is not None:
-            seconds = tape.info.seconds - utterance.start
+        if seconds is None and stream.info.seconds is not None:
+            seconds = stream.info.seconds - utterance.start
         if (seconds or 0.0) > SHORT_SECONDS:
             return None
         parts = []
-        for block in tape:  # a header may say nothing, or too little
+        for block in stream:  # a header may say nothing, or too little
             parts.append(block)
-            if tape.samples > SHORT_SECONDS * self.rate:
+            if stream.samples > SHORT_SECONDS * self.rate:
                 return None
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
-    def _encode(self, heard: Sequence[tuple[_Heard, Tensor]]) -> list[Row]:
+    def _encode(self, heard: Sequence[tuple[_ReadUtterance, Tensor]]) -> list[Row]:
         """Rows of short utterances, encoded together."""
         if not heard:
             return []
@@ -214,16 +214,16 @@ class _Encoder:
     def _stream(self, utterance: Utterance, cut: str) -> Row:
         """The row of a long utterance, in memory that does not grow with it."""
         try:
-            with opened(utterance, self.rate, cut) as tape:
-                codes, samples = self.codec.encode_stream(_ahead(tape))
+            with opened(utterance, self.rate, cut) as stream:
+                codes, samples = self.codec.encode_stream(_ahead(stream))
         except MelcodecError as error:
             if self._keeps(error, cut):
                 return self._stream(utterance, error.message)
             return failed(utterance, reason(error), error.message)
-        status, words = tape.verdict(self.least, self.rate)
+        status, words = stream.verdict(self.least, self.rate)
         if status not in (OK, "truncated"):
             return failed(utterance, status, words)
-        return self._row(utterance, codes, samples, tape.info.sample_rate, status, words)
+        return self._row(utterance, codes, samples, stream.info.sample_rate, status, words)
 
     def _keeps(self, error: MelcodecError, cut: str) -> bool:
         return self.rules.on_truncated == "keep" and not cut and reason(error) == "truncated"
@@ -234,7 +234,7 @@ class _Encoder:
         return replace(row, codes=codes, num_samples=samples, source_rate=rate, duration=samples / self.rate)
 
 
-def _frames(item: _Heard) -> int:
+def _frames(item: _ReadUtterance) -> int:
     """Of the mel that was read; 0 where there is none."""
     return 0 if item.mel is None else item.mel.shape[-1]
 

@@ -33,7 +33,7 @@ from melcodec.evaluation.subjects import Subject, find_subjects, subject_key
 from melcodec.evaluation.systems.base import System
 from melcodec.evaluation.systems.build import KMEANS, plan_systems
 from melcodec.evaluation.systems.kmeans import learn_centres
-from melcodec.evaluation.workers import Recipe, Task, score_all
+from melcodec.evaluation.workers import FileTask, Recipe, score_all
 from melcodec.files import written_aside
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT, find_checkpoint
 from melcodec.version import __version__
@@ -75,8 +75,8 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True)
-class Listener:
-    """Who wants to know: ``say`` gets lines, ``learned`` and ``scored`` (done, total)."""
+class Callbacks:
+    """Functions that are called during the run: ``say`` with a line of text, ``learned`` and ``scored`` with (done, total)."""
 
     say: Callable[[str], None] = lambda line: None
     learned: Callable[[int, int], None] = lambda done, total: None
@@ -98,7 +98,9 @@ class Plan:
     settings: dict[str, Any]
 
 
-def evaluate(data: Sequence[str | Path], folder: Path, settings: EvaluationSettings, listener: Listener | None = None) -> Report:
+def evaluate(
+    data: Sequence[str | Path], folder: Path, settings: EvaluationSettings, callbacks: Callbacks | None = None
+) -> Report:
     """Measure a checkpoint on ``data``, files and folders, and write the report to ``folder``.
 
     A run that was stopped goes on where it was. Call it from a module that may be imported: it starts processes.
@@ -107,15 +109,15 @@ def evaluate(data: Sequence[str | Path], folder: Path, settings: EvaluationSetti
         MelcodecError: nothing to evaluate, no such checkpoint or metric, ``folder`` holds another evaluation, or no file could
             be evaluated. A file that fails while others succeed is in ``Report.failures`` instead.
     """
-    listener = listener or Listener()
-    plan = make_plan(data, settings, listener.say)
+    callbacks = callbacks or Callbacks()
+    plan = make_plan(data, settings, callbacks.say)
     check_folder(folder, plan, settings.overwrite)
     for name, reason in {**plan.choice.absent, **plan.absent_systems}.items():
-        listener.say(f"{name} is not measured: {reason}")
+        callbacks.say(f"{name} is not measured: {reason}")
     centres = None
     if any(system.name == KMEANS for system in plan.systems):
-        centres = find_centres(folder / CENTRES_FILE, plan, settings, listener.learned)
-    results, failures = score_files(folder / RESULTS_FILE, plan, centres, settings, listener)
+        centres = find_centres(folder / CENTRES_FILE, plan, settings, callbacks.learned)
+    results, failures = score_files(folder / RESULTS_FILE, plan, centres, settings, callbacks)
     if not results:
         raise MelcodecError(f"no file could be evaluated; the first: {next(iter(failures.values()))}")
     report = Report(
@@ -227,7 +229,7 @@ def find_centres(path: Path, plan: Plan, settings: EvaluationSettings, update: C
 
 
 def score_files(
-    path: Path, plan: Plan, centres: np.ndarray | None, settings: EvaluationSettings, listener: Listener
+    path: Path, plan: Plan, centres: np.ndarray | None, settings: EvaluationSettings, callbacks: Callbacks
 ) -> tuple[list[Result], dict[str, str]]:
     """Every subject's result, in order, and the reasons of those that have none, by id."""
     names = tuple(system.name for system in plan.systems)
@@ -238,7 +240,7 @@ def score_files(
         total = len(plan.subjects)
         done = total - len(todo) - len(failures)
         if done:
-            listener.say(f"{done} of {total} files were scored before")
+            callbacks.say(f"{done} of {total} files were scored before")
         cores = usable_cores()
         workers = settings.num_workers or (cores if plan.codec.device.type == "cpu" else min(cores, GPU_WORKERS))
         for task, outcome in score_all(recipe, list(todo.values()), workers):
@@ -247,22 +249,22 @@ def score_files(
             else:
                 kept.add(outcome)
             done += 1
-            listener.scored(done, total)
+            callbacks.scored(done, total)
         results = [relabelled(kept.known[task.key], task.subject) for task in keys.values() if task.key in kept.known]
     return results, failures
 
 
-def name_tasks(plan: Plan, centres: np.ndarray | None) -> tuple[dict[str, Task], dict[str, str]]:
+def name_tasks(plan: Plan, centres: np.ndarray | None) -> tuple[dict[str, FileTask], dict[str, str]]:
     """A task for every subject by its id, and the files that cannot even be read."""
     deciding = {name: plan.settings[name] for name in ("metrics", "systems", "packages", "vocoder", "device")}
     centres_key = "" if centres is None else hashlib.sha256(centres.tobytes()).hexdigest()
     words = [__version__, plan.checkpoint.sha256, plan.checkpoint.fingerprint, deciding, centres_key]
     settings = json.dumps(words, sort_keys=True)
-    tasks, failures = dict[str, Task](), dict[str, str]()
+    tasks, failures = dict[str, FileTask](), dict[str, str]()
     for subject in plan.subjects:
         name = subject.utterance.id
         try:
-            tasks[name] = Task(subject_key(subject, settings), subject)
+            tasks[name] = FileTask(subject_key(subject, settings), subject)
         except OSError as error:
             failures[name] = from_os(error).message
     return tasks, failures

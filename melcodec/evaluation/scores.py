@@ -17,7 +17,7 @@ from melcodec.metrics.speaker import speaker_embedding, speaker_similarity
 from melcodec.metrics.spectral import log_mel_l1, log_mel_mse, mel_cepstral_distortion
 from melcodec.metrics.speech import estoi, pesq_nb, pesq_wb, stoi
 from melcodec.metrics.waves import SILENT, aligned, find_delay, resample, si_sdr
-from melcodec.metrics.words import WordErrors, is_english, transcribe, word_errors
+from melcodec.metrics.word_errors import WordErrors, is_english, transcribe, word_errors
 
 DIGITS = 6  # after the point: a score's noise between runs is far below
 ITSELF = "the original is what others are compared with"

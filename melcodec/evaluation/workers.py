@@ -24,7 +24,7 @@ CRASHED = "the process that scored it died"
 
 
 @dataclass(frozen=True)
-class Task:
+class FileTask:
     """One file to do, under its key."""
 
     key: str
@@ -62,7 +62,7 @@ class Scorer:
         self.systems = build_systems(self.tools, recipe.systems)
         self.norms = self.codec.frontend.norms.cpu().numpy()
 
-    def do(self, task: Task) -> Result:
+    def do(self, task: FileTask) -> Result:
         """Raises MelcodecError, among them for what a foreign program makes of one system's output."""
         item = task.subject.utterance
         original = self.tools.original(load_sound(task.subject, self.codec.sample_rate))
@@ -83,13 +83,13 @@ class Scorer:
         return Result(task.key, item.id, item.path, seconds, task.subject.labels, codes.tolist(), place, scores)
 
 
-def score_all(recipe: Recipe, tasks: Sequence[Task], num_workers: int) -> Iterator[tuple[Task, Result | MelcodecError]]:
+def score_all(recipe: Recipe, tasks: Sequence[FileTask], num_workers: int) -> Iterator[tuple[FileTask, Result | MelcodecError]]:
     """Score ``tasks`` on ``num_workers`` processes; each comes with its result or its error, as it is done.
 
     A file that brings its process down (a segmentation fault in a foreign package, too little memory) is tried once more
     alone, and then named.
     """
-    suspects = list[Task]()
+    suspects = list[FileTask]()
     for count, batch in ((num_workers, tasks), (1, suspects)):
         if not batch:
             continue
@@ -104,12 +104,12 @@ def score_all(recipe: Recipe, tasks: Sequence[Task], num_workers: int) -> Iterat
                     yield event.task, MelcodecError(f"{path}: {CRASHED}", "is there enough memory?")
 
 
-def _start(recipe: Recipe) -> Callable[[Task, object], Result | MelcodecError]:
+def _start(recipe: Recipe) -> Callable[[FileTask, object], Result | MelcodecError]:
     """In a worker process: load the codec, and return what scores a file."""
     torch.set_num_threads(1)
     scorer = Scorer(recipe)
 
-    def do(task: Task, report: object) -> Result | MelcodecError:
+    def do(task: FileTask, report: object) -> Result | MelcodecError:
         path = task.subject.utterance.path
         try:
             return scorer.do(task)

@@ -10,7 +10,7 @@ from melcodec.manifests.base import Utterance
 from melcodec.manifests.names import folder_of, joined
 from melcodec.manifests.rows import Rows, opened
 
-Stretch = tuple[int, str, dict[str, str]]  # line number, id, where it is
+Segment = tuple[int, str, dict[str, str]]  # line number, id, where it is
 ARCHIVE = re.compile(r"\.ark(:\d+)?$")
 
 
@@ -29,13 +29,13 @@ def read_kaldi(path: str) -> list[Utterance]:
     rows = Rows(path, folder)
     recordings = _recordings(path, rows)
     speakers, languages, texts = (_table(joined(folder, name)) for name in ("utt2spk", "utt2lang", "text"))
-    stretches: Iterator[Stretch] = ((number, name, {"path": file}) for name, (number, file) in recordings.items())
+    segments: Iterator[Segment] = ((number, name, {"path": file}) for name, (number, file) in recordings.items())
     segments = joined(folder, "segments")
     if Path(segments).is_file():
         rows = Rows(segments, rows.folder)
-        stretches = _segments(rows, recordings)
+        segments = _segments(rows, recordings)
     found = []
-    for number, name, stretch in stretches:
+    for number, name, stretch in segments:
         words = {"speaker": speakers.get(name), "language": languages.get(name), "text": texts.get(name)}
         found.append(rows.utterance({"id": name, **words, **stretch}, number))
     return found
@@ -65,7 +65,7 @@ def _is_command(file: str) -> bool:
     return file.startswith("|") or file.endswith("|")
 
 
-def _segments(rows: Rows, recordings: dict[str, tuple[int, str]]) -> Iterator[Stretch]:
+def _segments(rows: Rows, recordings: dict[str, tuple[int, str]]) -> Iterator[Segment]:
     for number, name, rest in _lines(rows.source):
         parts = rest.split()
         if len(parts) < 3:

@@ -57,7 +57,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class UnitLines:
     """Where a unit's lines stand: ``size`` bytes from ``offset`` on, ``count`` lines, about ``seconds`` of sound."""
 
     offset: int
@@ -73,7 +73,7 @@ class Segment:
     folder: Path
     number: int
     hash: str
-    units: tuple[Stretch, ...]
+    units: tuple[UnitLines, ...]
 
     @property
     def utterances(self) -> int:
@@ -312,7 +312,7 @@ def _read_segment(folder: Path, number: int) -> Segment:
         places.clear()
     if not places or digest.hexdigest() != facts.get("hash") or len(places) != len(facts.get("seconds", ())):
         raise MelcodecError(f"{folder / LINES}: the plan was changed or damaged", RESTORE)
-    units = tuple(Stretch(*place, seconds=seconds) for place, seconds in zip(places, facts["seconds"], strict=True))
+    units = tuple(UnitLines(*place, seconds=seconds) for place, seconds in zip(places, facts["seconds"], strict=True))
     return Segment(folder, number, facts["hash"], units)
 
 

@@ -26,7 +26,7 @@ from melcodec.errors import MelcodecError, from_os
 from melcodec.manifests.base import Utterance
 from melcodec.training.cache_build import Progress, build
 from melcodec.training.cache_index import CACHE_VERSION, INDEX, DamagedError, open_mels
-from melcodec.training.cache_work import Job
+from melcodec.training.cache_work import CacheEntry
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -91,7 +91,7 @@ def cache_mels(
 
     Unreadable utterances are left out and named in ``failures``.
     """
-    jobs = Jobs(utterances, config, tuple(map(float, speeds)))
+    jobs = CacheEntries(utterances, config, tuple(map(float, speeds)))
     folder = cache_root() / "mels" / _key(jobs)
     try:
         cache = _open(folder, config.n_mels)
@@ -106,8 +106,8 @@ def cache_mels(
     return cache
 
 
-class Jobs(Sequence[Job]):
-    """Every utterance at every speed: speeds outside, utterances inside. Jobs are made when asked for: there are millions."""
+class CacheEntries(Sequence[CacheEntry]):
+    """Every utterance at every speed: speeds outside, utterances inside. They are made when asked for: there are millions."""
 
     def __init__(self, utterances: Sequence[Utterance], config: MelConfig, speeds: tuple[float, ...]) -> None:
         self.utterances, self.config, self.speeds = utterances, config, tuple(dict.fromkeys(speeds))
@@ -116,21 +116,21 @@ class Jobs(Sequence[Job]):
         return len(self.utterances) * len(self.speeds)
 
     @overload
-    def __getitem__(self, index: int) -> Job: ...
+    def __getitem__(self, index: int) -> CacheEntry: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Job]: ...
-    def __getitem__(self, index: int | slice) -> Job | list[Job]:
+    def __getitem__(self, index: slice) -> list[CacheEntry]: ...
+    def __getitem__(self, index: int | slice) -> CacheEntry | list[CacheEntry]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         outer, inner = divmod(range(len(self))[index], len(self.utterances))
         speed, utterance = self.speeds[outer], self.utterances[inner]
         if speed == 1:
-            return Job(utterance.id, utterance, self.config.sample_rate, speed)
+            return CacheEntry(utterance.id, utterance, self.config.sample_rate, speed)
         rate = RATE_STEP * round(self.config.sample_rate / speed / RATE_STEP)
-        return Job(f"{utterance.id}@{speed:g}", utterance, rate, speed)
+        return CacheEntry(f"{utterance.id}@{speed:g}", utterance, rate, speed)
 
 
-def _key(jobs: Jobs) -> str:
+def _key(jobs: CacheEntries) -> str:
     @lru_cache(maxsize=1 << 16)  # utterances of one file stand together
     def file(path: str) -> str:
         if "://" in path:
@@ -163,7 +163,7 @@ def _open(folder: Path, n_mels: int) -> MelCache | None:
     return MelCache(mels, starts, names, failures, folder.name)
 
 
-def _open_or_build(folder: Path, jobs: Jobs, num_workers: int, progress: Progress, say: Say) -> MelCache:
+def _open_or_build(folder: Path, jobs: CacheEntries, num_workers: int, progress: Progress, say: Say) -> MelCache:
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # a script without a guard, imported by a process of the pool, would wait for the lock that its own parent holds
         raise RuntimeError("processes that compute mels import this script: put its work under if __name__ == '__main__':")

@@ -21,7 +21,7 @@ from melcodec.config import MelConfig
 from melcodec.errors import MelcodecError, from_os
 from melcodec.files import written_aside
 from melcodec.training.cache_index import DONE, INDEX, MELS, count_kept, read_index
-from melcodec.training.cache_work import PART, Job, Made, compute
+from melcodec.training.cache_work import PART, CacheEntry, Made, compute
 
 COMMIT_ENTRIES, COMMIT_SECONDS = 256, 2.0  # what a power cut may cost; syncing every entry would cost more than computing it
 COPY_BYTES = 1 << 22
@@ -29,7 +29,7 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 Progress = Callable[[int, int], None]  # entries done, entries in all
 
 
-def build(folder: Path, jobs: Sequence[Job], config: MelConfig, num_workers: int, progress: Progress) -> None:
+def build(folder: Path, jobs: Sequence[CacheEntry], config: MelConfig, num_workers: int, progress: Progress) -> None:
     """Make the cache of ``jobs`` in ``folder``, or go on with the one begun there. The caller keeps others out.
 
     Args:
@@ -47,7 +47,7 @@ def build(folder: Path, jobs: Sequence[Job], config: MelConfig, num_workers: int
         aside.write_text(json.dumps(summary))
 
 
-def _built(folder: Path, jobs: Sequence[Job], config: MelConfig, num_workers: int) -> Generator[int, None, None]:
+def _built(folder: Path, jobs: Sequence[CacheEntry], config: MelConfig, num_workers: int) -> Generator[int, None, None]:
     """After each entry, how many are done."""
     written = 0
     try:
@@ -71,7 +71,9 @@ def _built(folder: Path, jobs: Sequence[Job], config: MelConfig, num_workers: in
         _remove_parts(folder)
 
 
-def _no_room(folder: Path, jobs: Sequence[Job], done: int, written: int, config: MelConfig, error: OSError) -> MelcodecError:
+def _no_room(
+    folder: Path, jobs: Sequence[CacheEntry], done: int, written: int, config: MelConfig, error: OSError
+) -> MelcodecError:
     """How much there is, and about how much is missing: as long as the list says, or as long as those before."""
     per_second = config.sample_rate / config.hop_length * config.n_mels * 2
     mean = written / done if done else 0.0

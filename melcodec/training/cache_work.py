@@ -27,7 +27,7 @@ OUR_FAULT: ErrorCode = "unwritable"  # of an error that is not the file's
 
 
 @dataclass(frozen=True)
-class Job:
+class CacheEntry:
     """One entry of a cache: an utterance, named, resampled to ``rate`` Hz and then taken for the front end's rate."""
 
     name: str
@@ -44,7 +44,9 @@ class Job:
 Made: TypeAlias = bytes | Path | str  # what a job gives: rows (T, M) of float16, a file of them, or why there are none
 
 
-def compute(jobs: Iterable[Job], num_workers: int, folder: Path, config: MelConfig) -> Generator[tuple[Job, Made], None, None]:
+def compute(
+    jobs: Iterable[CacheEntry], num_workers: int, folder: Path, config: MelConfig
+) -> Generator[tuple[CacheEntry, Made], None, None]:
     """Every job with what it gives, in order; close the iterator to stop early.
 
     Args:
@@ -67,7 +69,7 @@ def compute(jobs: Iterable[Job], num_workers: int, folder: Path, config: MelConf
             yield event.task, event.result
 
 
-def _start(setup: tuple[MelConfig, Path]) -> Callable[[Job, object], Made]:
+def _start(setup: tuple[MelConfig, Path]) -> Callable[[CacheEntry, object], Made]:
     """In a worker process."""
     import torch
 
@@ -86,7 +88,7 @@ class _Worker:
         self.frontend = build_frontend(config, (1.0,) * config.n_mels)
         self.reader, self.folder = StretchReader(), folder
 
-    def made(self, job: Job) -> Made:
+    def made(self, job: CacheEntry) -> Made:
         """What ``job`` gives."""
         memory = io.BytesIO()
         file: Any = None
@@ -106,7 +108,7 @@ class _Worker:
                 file.close()
         return memory.getvalue() if file is None else Path(file.name)
 
-    def _rows(self, job: Job) -> Iterator[np.ndarray]:
+    def _rows(self, job: CacheEntry) -> Iterator[np.ndarray]:
         """The mel (t, M) float16 in parts; raises MelcodecError, of code ``OUR_FAULT`` where the file is not to blame."""
         utterance = job.utterance
         span = Span(utterance.start, utterance.duration)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from melcodec.bench.machine import Machine, describe_machine
+from melcodec.bench.operations import OperationCount, count
 from melcodec.bench.run import WARM_UP, Figure, beside, faster, in_turn, limit_of, measure
 from melcodec.bench.tasks import BenchSettings, products, synthetic_speech
-from melcodec.bench.work import Work, count
 from melcodec.codec import Codec
 from melcodec.devices import computes_bfloat16
 from melcodec.errors import MelcodecError
@@ -69,7 +69,7 @@ def test_bytes_and_operations_are_counted():
         "a list": (lambda: torch.cat([a, b]), 4 * size, 1),
     }
     for name, (run, moved, operations) in cases.items():
-        assert count(run) == Work(0, moved, operations), name
+        assert count(run) == OperationCount(0, moved, operations), name
 
 
 def test_work_of_the_codec(codec, figures):
@@ -164,16 +164,16 @@ def test_products_of_both_libraries():
     assert len(list(products(CPU, torch.float32, SMALL))) == 1 + torch.backends.mkldnn.is_available()
     assert len(list(products(CPU, torch.bfloat16, SMALL))) == 1
     for task in (*products(CPU, torch.float32, SMALL), *products(CPU, torch.bfloat16, SMALL)):
-        assert task.work == Work(2 * 64**3, 3 * 64**2 * (4 if task.precision == "float32" else 2), 1)
+        assert task.work == OperationCount(2 * 64**3, 3 * 64**2 * (4 if task.precision == "float32" else 2), 1)
         task.run()
 
 
-def figure(name: str, seconds: float, work: Work) -> Figure:
+def figure(name: str, seconds: float, work: OperationCount) -> Figure:
     return Figure(name, "", 0, 0, 0, seconds, "float32", work)
 
 
 def test_of_two_products_the_faster_is_the_ceiling():
-    work = Work(1e9, 0, 1)
+    work = OperationCount(1e9, 0, 1)
     slow, fast, copied = figure("GEMM", 2, work), figure("GEMM", 1, work), figure("copy", 3, work)
     for order in ((slow, fast, copied), (fast, slow, copied)):
         assert faster(order) == {"GEMM": fast, "copy": copied}
@@ -181,11 +181,11 @@ def test_of_two_products_the_faster_is_the_ceiling():
 
 def test_a_share_of_each_ceiling():
     known = {
-        "GEMM float32": figure("GEMM float32", 2.0, Work(200.0, 0, 1)),  # 100 FLOP/s
-        "memory copy": figure("memory copy", 0.5, Work(0, 20.0, 1)),  # 40 B/s
-        "operation start": figure("operation start", 1.0, Work(0, 0, 10)),  # 0.1 s each
+        "GEMM float32": figure("GEMM float32", 2.0, OperationCount(200.0, 0, 1)),  # 100 FLOP/s
+        "memory copy": figure("memory copy", 0.5, OperationCount(0, 20.0, 1)),  # 40 B/s
+        "operation start": figure("operation start", 1.0, OperationCount(0, 0, 10)),  # 0.1 s each
     }
-    found = beside(figure("encode", 4.0, Work(300.0, 80.0, 6)), known)
+    found = beside(figure("encode", 4.0, OperationCount(300.0, 80.0, 6)), known)
     assert (found.gemm_share, found.memory_share, found.start_share) == pytest.approx((0.75, 0.5, 0.15))
     assert found.limit == "arithmetic: 75% of a bare float32 matrix product"
 
@@ -202,7 +202,7 @@ def test_a_share_of_each_ceiling():
     ],
 )
 def test_what_limits(shares, words):
-    assert limit_of(*shares, figure("encode", 1.0, Work(1, 1, 6))) == words
+    assert limit_of(*shares, figure("encode", 1.0, OperationCount(1, 1, 6))) == words
 
 
 def test_synthetic_speech():

@@ -16,7 +16,7 @@ from melcodec.audio.mel import build_frontend
 from melcodec.cli._pictures import sounds
 from melcodec.codec import Codec
 from melcodec.config import MelConfig, xtts_mel_norms
-from melcodec.evaluation.usage import first_latents
+from melcodec.evaluation.code_counts import first_latents
 from melcodec.manifests.base import Utterance
 from melcodec.plots import save_figure
 from melcodec.store.codes import Codes, save_codes

@@ -98,7 +98,7 @@ def test_truncated_files_may_be_kept(preprocess, bad_folder, tmp_path):
 def test_every_option_reaches_the_job(cli, speech_folder, examples, monkeypatch):
     seen = []
 
-    def noted(utterances, folder, job, listener):
+    def noted(utterances, folder, job, callbacks):
         seen.append((len(utterances), str(folder), job))
         return Summary("f", 1, 1, utterances=6, ok=6)
 
@@ -108,8 +108,8 @@ def test_every_option_reaches_the_job(cli, speech_folder, examples, monkeypatch)
     words = [*words.split(), "--min-seconds", 0.25, "--retry-failed"]
     assert cli("preprocess", speech_folder, examples["lj_en"], "-o", "y", *words).status == 0
     assert seen == [
-        (6, "x", driver.Job()),
-        (7, "y", driver.Job("c", Rules("drop", 0.25), "cuda:1", 3, "ray", "host:1", 7, 9.5, retry_failed=True)),
+        (6, "x", driver.PreprocessSettings()),
+        (7, "y", driver.PreprocessSettings("c", Rules("drop", 0.25), "cuda:1", 3, "ray", "host:1", 7, 9.5, retry_failed=True)),
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from melcodec.evaluation.subjects import find_subjects
-from melcodec.evaluation.workers import Recipe, Scorer, Task
+from melcodec.evaluation.workers import FileTask, Recipe, Scorer
 from melcodec.vocoder.choice import choose_vocoder
 from melcodec.vocoder.file import load_vocoder, save_vocoder
 
@@ -94,7 +94,7 @@ def test_evaluate(cli, refused, speech_folder, tiny_checkpoint, tiny_vocoder):
     scores = []
     for config in (choose_vocoder(tiny_vocoder), choose_vocoder("griffin-lim")):
         scorer = Scorer(Recipe(str(tiny_checkpoint), ("codes",), ("si_sdr",), None, config))
-        scores.append(scorer.do(Task("key", subject)).scores["codes"].values["si_sdr"])
+        scores.append(scorer.do(FileTask("key", subject)).scores["codes"].values["si_sdr"])
     [line] = (json.loads(line) for line in Path("r/results.jsonl").read_text().splitlines() if "si_sdr" in line)
     assert line["scores"]["codes"]["values"]["si_sdr"] == pytest.approx(scores[0], abs=1e-3)
     assert scores[0] != pytest.approx(scores[1], abs=0.1)

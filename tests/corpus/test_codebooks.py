@@ -11,9 +11,9 @@ import torch
 from melcodec.cli.info import describe
 from melcodec.codec import Codec
 from melcodec.config import ConvConfig, EMAConfig, ModelConfig, ResidualConfig, xtts_mel_norms
-from melcodec.corpus.driver import Job, Listener, preprocess
+from melcodec.corpus.driver import Callbacks, PreprocessSettings, preprocess
+from melcodec.evaluation.code_counts import count_codes
 from melcodec.evaluation.compare import compare
-from melcodec.evaluation.usage import count_codes
 from melcodec.formats.checkpoint import from_model, save_checkpoint
 from melcodec.manifests.build import find_utterances
 from melcodec.store.codes import load_codes, save_codes
@@ -41,8 +41,8 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def store(checkpoint, speech_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("three") / "store"
-    job = Job(str(checkpoint), device="cpu", workers=1, unit_size=4)
-    summary = preprocess(find_utterances([speech_folder]), folder, job, Listener(say=lambda line: None))
+    job = PreprocessSettings(str(checkpoint), device="cpu", workers=1, unit_size=4)
+    summary = preprocess(find_utterances([speech_folder]), folder, job, Callbacks(say=lambda line: None))
     assert (summary.ok, summary.missing) == (6, 0)
     return folder
 

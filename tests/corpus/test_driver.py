@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from melcodec.corpus import driver, spec
-from melcodec.corpus.driver import Job, Listener, preprocess
+from melcodec.corpus.driver import Callbacks, PreprocessSettings, preprocess
 from melcodec.corpus.reading import Rules
 from melcodec.errors import MelcodecError
 from melcodec.manifests.base import Utterance
@@ -42,7 +42,7 @@ def messy(corpus, tmp_path_factory):
 
 @pytest.fixture
 def job(tiny_checkpoint):
-    return Job(str(tiny_checkpoint), device="cpu", workers=1, unit_size=2, attempts=1)
+    return PreprocessSettings(str(tiny_checkpoint), device="cpu", workers=1, unit_size=2, attempts=1)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def said():
 @pytest.fixture
 def run(job, said):
     """run(utterances, folder, **job) -> summary; what is said is in ``said``."""
-    return lambda listed, folder, **changes: preprocess(listed, folder, replace(job, **changes), Listener(said.append))
+    return lambda listed, folder, **changes: preprocess(listed, folder, replace(job, **changes), Callbacks(said.append))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,9 @@ def undisturbed(messy, tiny_checkpoint, tmp_path_factory):
     from melcodec.manifests.build import find_utterances
 
     folder = tmp_path_factory.mktemp("undisturbed") / "codes"
-    summary = preprocess(find_utterances([messy]), folder, Job(str(tiny_checkpoint), device="cpu", workers=2, unit_size=2))
+    summary = preprocess(
+        find_utterances([messy]), folder, PreprocessSettings(str(tiny_checkpoint), device="cpu", workers=2, unit_size=2)
+    )
     return folder, summary
 
 
@@ -335,7 +337,7 @@ def test_what_is_refused_at_once_leaves_no_folder(run, tmp_path, corpus, utteran
 
 
 def test_stopped_before_anything_began(job, corpus, utterances, tmp_path):
-    assert preprocess(utterances(corpus), tmp_path / "codes", job, Listener(print, stopped=lambda: True)) is None
+    assert preprocess(utterances(corpus), tmp_path / "codes", job, Callbacks(print, stopped=lambda: True)) is None
     assert not (tmp_path / "codes/summary.json").exists()
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from melcodec.corpus.quarantine import LEAST_SECONDS, Case
+from melcodec.corpus.quarantine import LEAST_SECONDS, UnitProgress
 from melcodec.manifests.base import Utterance
 from melcodec.store.plan import UNIT_SECONDS, Unit
 
@@ -38,7 +38,7 @@ def play(case, dies, order=None):
 
 def test_a_worker_lost_by_chance_changes_nothing():
     times = iter([True, True, True, False])
-    task, died = play(Case(unit_of(9), 100.0), lambda task, ids: next(times))
+    task, died = play(UnitProgress(unit_of(9), 100.0), lambda task, ids: next(times))
     assert (task.unit, task.bad, task.gentle, died) == (unit_of(9), {}, False, 3)
 
 
@@ -48,7 +48,7 @@ def test_a_worker_lost_by_chance_changes_nothing():
 def test_the_bad_ones_and_no_others_are_condemned(count, how_many, seed):
     chance = random.Random(seed)
     bad = {f"u{index}" for index in chance.sample(range(count), min(count, how_many))}
-    case = Case(unit_of(count), 100.0)
+    case = UnitProgress(unit_of(count), 100.0)
     task, _ = play(case, lambda task, ids: bool(ids & bad), chance)
     assert set(task.bad) == bad
     assert task.unit == unit_of(count)  # the part is that of the whole unit
@@ -60,7 +60,7 @@ def test_the_bad_ones_and_no_others_are_condemned(count, how_many, seed):
 
 def test_a_bad_one_is_tried_so_often_as_is_said():
     for attempts in (1, 2, 4):
-        _, died = play(Case(unit_of(8), 100.0, attempts), lambda task, ids: "u3" in ids)
+        _, died = play(UnitProgress(unit_of(8), 100.0, attempts), lambda task, ids: "u3" in ids)
         assert died == attempts + 2 + attempts  # the whole, its half and its quarter, it alone
 
 
@@ -71,40 +71,40 @@ def test_chance_does_not_condemn():
     def dies(task, ids):
         return not task.probe and task.tries < 4 if len(task.unit.utterances) > 1 else next(alone)
 
-    task, _ = play(Case(unit_of(2), 100.0), dies)
+    task, _ = play(UnitProgress(unit_of(2), 100.0), dies)
     assert task.bad == {}
 
 
 def test_too_much_at_once_is_done_one_at_a_time():
-    case = Case(unit_of(8), 100.0)
+    case = UnitProgress(unit_of(8), 100.0)
     task, died = play(case, lambda task, ids: not task.gentle and len(ids) > 3)
     assert (task.gentle, task.bad, died) == (True, {}, 4 + 2)
 
 
 def test_too_much_even_without_the_bad_one():
-    case = Case(unit_of(8), 100.0)
+    case = UnitProgress(unit_of(8), 100.0)
     task, _ = play(case, lambda task, ids: "u3" in ids or (not task.gentle and len(ids) > 5))
     assert task.gentle
     assert set(task.bad) == {"u3"}
 
 
 def test_what_dies_whatever_is_tried_is_stuck():
-    case = Case(unit_of(8), 100.0)
+    case = UnitProgress(unit_of(8), 100.0)
     _, died = play(case, lambda task, ids: len(ids) > 3)
     assert case.stuck == "killed its worker (SIGKILL)"
     assert died == 3 * 4 + 2
 
 
 def test_time_goes_with_the_sound():
-    assert Case(unit_of(10), 100.0).first().timeout == 100.0
+    assert UnitProgress(unit_of(10), 100.0).first().timeout == 100.0
     long = replace(unit_of(2), seconds=3 * UNIT_SECONDS)
-    assert Case(long, 100.0).first().timeout == 300.0
-    case = Case(unit_of(10), 1000.0, attempts=1)
+    assert UnitProgress(long, 100.0).first().timeout == 300.0
+    case = UnitProgress(unit_of(10), 1000.0, attempts=1)
     halves = case.lost(case.first(), "timeout", "")
     assert [task.timeout for task in halves] == [500.0, 500.0]
     quarters = case.lost(halves[0], "timeout", "")
     assert [task.timeout for task in quarters] == [300.0, 200.0]
-    case = Case(unit_of(1000), 60.0, attempts=1)
+    case = UnitProgress(unit_of(1000), 60.0, attempts=1)
     assert case.lost(case.first(), "timeout", "")[0].timeout == LEAST_SECONDS
-    case = Case(unit_of(10), 2.0, attempts=1)
+    case = UnitProgress(unit_of(10), 2.0, attempts=1)
     assert case.lost(case.first(), "timeout", "")[0].timeout == 2.0  # never more than for the whole

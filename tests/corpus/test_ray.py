@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from melcodec.corpus.driver import Job, Listener, preprocess
+from melcodec.corpus.driver import Callbacks, PreprocessSettings, preprocess
 from melcodec.corpus.ray_executor import _too_many, check_cluster
 from melcodec.errors import MelcodecError
 
@@ -27,7 +27,7 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 
-from melcodec.corpus.driver import Job, Listener, preprocess
+from melcodec.corpus.driver import PreprocessSettings, Callbacks, preprocess
 from melcodec.manifests.build import find_utterances
 
 how, sources, folder, options = sys.argv[1], sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])
@@ -44,7 +44,8 @@ if how == "cluster":
     nodes.append(cluster.add_node(num_cpus=2))
     cluster.wait_for_nodes()
     options["address"] = cluster.address
-summary = preprocess(find_utterances([sources]), folder, Job(engine="ray", **options), Listener(said.append, progress))
+settings = PreprocessSettings(engine="ray", **options)
+summary = preprocess(find_utterances([sources]), folder, settings, Callbacks(said.append, progress))
 print(json.dumps({"summary": asdict(summary), "said": said, "running": ray.is_initialized()}))
 if how == "cluster":
     cluster.shutdown()
@@ -69,8 +70,8 @@ def parts(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_a_node_dies_and_the_bytes_are_those_of_one_machine(on_ray, corpus, utterances, tiny_checkpoint, tmp_path):
-    job = Job(str(tiny_checkpoint), device="cpu", workers=1, unit_size=2)
-    preprocess(utterances(corpus), tmp_path / "embedded", job, Listener(print))
+    job = PreprocessSettings(str(tiny_checkpoint), device="cpu", workers=1, unit_size=2)
+    preprocess(utterances(corpus), tmp_path / "embedded", job, Callbacks(print))
     for attempt in range(3):  # until it was at work when it died: on a busy machine its worker may not have begun
         ended = on_ray("cluster", corpus, tmp_path / f"ray{attempt}")
         assert ended["summary"]["ok"] == 24
@@ -108,10 +109,10 @@ def test_nobody_at_an_address_is_said_soon_and_no_folder_is_left(corpus, utteran
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]  # bound, and nobody listens
-        job = Job(str(tiny_checkpoint), engine="ray", address=address.format(port=port))
+        job = PreprocessSettings(str(tiny_checkpoint), engine="ray", address=address.format(port=port))
         started = time.monotonic()
         with pytest.raises(MelcodecError, match="no Ray cluster is there") as caught:
-            preprocess(utterances(corpus), tmp_path / "codes", job, Listener(print))
+            preprocess(utterances(corpus), tmp_path / "codes", job, Callbacks(print))
     assert time.monotonic() - started < 15
     assert caught.value.message.startswith(f"--address {job.address}: ")
     assert caught.value.hint

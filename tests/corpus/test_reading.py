@@ -23,8 +23,8 @@ WORDS = [
 
 
 def why(utterance):
-    with pytest.raises(MelcodecError) as caught, opened(utterance, RATE) as tape:
-        list(tape)
+    with pytest.raises(MelcodecError) as caught, opened(utterance, RATE) as stream:
+        list(stream)
     return reason(caught.value)
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from melcodec.corpus.driver import Job, Listener, preprocess
-from melcodec.corpus.quarantine import Case
+from melcodec.corpus.driver import Callbacks, PreprocessSettings, preprocess
+from melcodec.corpus.quarantine import UnitProgress
 from melcodec.errors import MelcodecError
 from melcodec.manifests.build import find_utterances
 from melcodec.store.layout import marker_path, read_spec
@@ -59,13 +59,13 @@ def cure(corpus, sound):
 @pytest.fixture(scope="module")
 def stores(corpus, sound, tiny_checkpoint, tmp_path_factory) -> tuple[Path, Path]:
     """What becomes of the spoilt files, and of the cured ones in a fresh run. Not to be changed."""
-    job = Job(str(tiny_checkpoint), device="cpu", workers=1, unit_size=2)
+    job = PreprocessSettings(str(tiny_checkpoint), device="cpu", workers=1, unit_size=2)
     folder = tmp_path_factory.mktemp("stores")
     spoil(sound)
-    assert preprocess(find_utterances([sound]), folder / "failed", job, Listener(print)).failed == {"unreadable": 3}
+    assert preprocess(find_utterances([sound]), folder / "failed", job, Callbacks(print)).failed == {"unreadable": 3}
     for name in CURED:
         shutil.copy(corpus / name, sound / name)
-    assert preprocess(find_utterances([sound]), folder / "fresh", job, Listener(print)).failed == {"unreadable": 1}
+    assert preprocess(find_utterances([sound]), folder / "fresh", job, Callbacks(print)).failed == {"unreadable": 1}
     return folder / "failed", folder / "fresh"
 
 
@@ -84,8 +84,8 @@ def said():
 @pytest.fixture
 def run(tiny_checkpoint, folder, sound, said):
     """run(**job) -> summary of ``folder``."""
-    job = Job(str(tiny_checkpoint), device="cpu", workers=1, unit_size=2, attempts=1)
-    return lambda **changes: preprocess(find_utterances([sound]), folder, replace(job, **changes), Listener(said.append))
+    job = PreprocessSettings(str(tiny_checkpoint), device="cpu", workers=1, unit_size=2, attempts=1)
+    return lambda **changes: preprocess(find_utterances([sound]), folder, replace(job, **changes), Callbacks(said.append))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -177,7 +177,7 @@ def test_what_kills_its_worker_now_takes_nothing_with_it(run, away, sound, folde
 def test_pieces_and_further_attempts_touch_only_error_rows_too(folder):
     unit = read_plan(folder)[0].unit(0)
     for again in (True, False):
-        case = Case(unit, 60.0, attempts=2, again=again)
+        case = UnitProgress(unit, 60.0, attempts=2, again=again)
         tasks = [case.first(), *case.lost(case.first(), "crash", ""), *case.lost(case.first(), "crash", "")]
         assert [(task.probe, task.again) for task in tasks] == [(False, again), (False, again), (True, again), (True, again)]
 

@@ -55,13 +55,13 @@ def one(codec):
     return encode
 
 
-EFFORTS = [unit.Effort(), unit.Effort(5, 700, 700), unit.GENTLE]  # the second: several pools in so few files
+BATCHINGS = [unit.BatchSettings(), unit.BatchSettings(5, 700, 700), unit.GENTLE]  # the second: several pools in so few files
 
 
-@pytest.mark.parametrize("effort", EFFORTS, ids=str)
-def test_codes_are_those_of_encode(codec, corpus, examples, utterances, effort):
+@pytest.mark.parametrize("batching", BATCHINGS, ids=str)
+def test_codes_are_those_of_encode(codec, corpus, examples, utterances, batching):
     listed = [*utterances(corpus), *(Utterance(name, str(path), text=name) for name, path in examples.items())]
-    rows = unit.encode_unit(unit_of(listed), codec, Rules(), effort=effort)
+    rows = unit.encode_unit(unit_of(listed), codec, Rules(), batching=batching)
     assert [row.id for row in rows] == [utterance.id for utterance in listed]
     for row, utterance in zip(rows, listed, strict=True):
         alone = codec.encode_file(utterance.path)
@@ -292,7 +292,7 @@ def test_a_unit_is_committed(committed, codec):
 def test_again_gives_the_same_bytes(committed, codec, spec, tmp_path_factory):
     folder, segment, receipt = committed
     other = tmp_path_factory.mktemp("other")
-    assert unit.process_unit(segment.unit(0), codec, other, spec, effort=unit.GENTLE) == receipt
+    assert unit.process_unit(segment.unit(0), codec, other, spec, batching=unit.GENTLE) == receipt
     assert part_path(other, 0, 0).read_bytes() == part_path(folder, 0, 0).read_bytes()
 
 

@@ -11,7 +11,7 @@ import shutil
 import numpy as np
 import pytest
 
-from melcodec.corpus.driver import Job, Listener, preprocess
+from melcodec.corpus.driver import Callbacks, PreprocessSettings, preprocess
 from melcodec.errors import MelcodecError
 from melcodec.manifests.build import find_utterances
 from melcodec.store import layout, parquet
@@ -198,9 +198,9 @@ def test_cures(folder, speech):
 
 def test_what_is_to_be_removed_is_made_anew(tiny_checkpoint, speech_folder, tmp_path):
     """That is, the cures cure."""
-    job = Job(str(tiny_checkpoint), device="cpu", workers=1, unit_size=3)
+    job = PreprocessSettings(str(tiny_checkpoint), device="cpu", workers=1, unit_size=3)
     sources = find_utterances([speech_folder])
-    preprocess(sources, tmp_path / "codes", job, Listener(print))
+    preprocess(sources, tmp_path / "codes", job, Callbacks(print))
     part = layout.part_path(tmp_path / "codes", 0, 1)
     content = part.read_bytes()
     rows = [dataclasses.replace(row, num_samples=1) for row in parquet.read_rows(part)]
@@ -209,7 +209,7 @@ def test_what_is_to_be_removed_is_made_anew(tiny_checkpoint, speech_folder, tmp_
     assert verify(tmp_path / "codes").cures == [REMOVE]
     part.unlink()
     assert verify(tmp_path / "codes").cures == [AGAIN]
-    preprocess(sources, tmp_path / "codes", job, Listener(print))
+    preprocess(sources, tmp_path / "codes", job, Callbacks(print))
     assert verify(tmp_path / "codes").problems == []
     assert part.read_bytes() == content
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from melcodec.codec import Codec
-from melcodec.corpus.quarantine import Case
+from melcodec.corpus.quarantine import UnitProgress
 from melcodec.corpus.reading import Rules
 from melcodec.corpus.spec import run_spec
-from melcodec.corpus.tasks import Setup, Task, start_worker
+from melcodec.corpus.tasks import Setup, UnitTask, start_worker
 from melcodec.errors import MelcodecError
 from melcodec.formats.checkpoint import load_checkpoint
 from melcodec.manifests.base import Utterance
@@ -82,7 +82,7 @@ def test_work_death_and_hanging(start, setup, corpus, utterances, tmp_path):
     until_idle(executor, 2)
     listed = utterances(corpus)
 
-    first, second = Task(unit_of(listed[:12], 0), 60.0), Task(unit_of(listed[12:], 1), 60.0)
+    first, second = UnitTask(unit_of(listed[:12], 0), 60.0), UnitTask(unit_of(listed[12:], 1), 60.0)
     executor.submit(first)
     executor.submit(second)
     assert executor.idle() == 0
@@ -96,7 +96,7 @@ def test_work_death_and_hanging(start, setup, corpus, utterances, tmp_path):
         assert event.result.rows == event.result.ok == 12
 
     # a probe writes nothing
-    executor.submit(Task(unit_of(listed[:2], 2), 60.0, probe=True))
+    executor.submit(UnitTask(unit_of(listed[:2], 2), 60.0, probe=True))
     (event,) = events(executor)
     assert isinstance(event, Finished)
     assert event.result is None
@@ -105,7 +105,7 @@ def test_work_death_and_hanging(start, setup, corpus, utterances, tmp_path):
     # one hangs, is killed in time, and is replaced; the other one is killed while it waits, and is replaced as well
     os.mkfifo(tmp_path / "hangs.wav")
     before = [worker.process.pid for worker in executor.workers]
-    hanging = Task(unit_of([Utterance("hangs", str(tmp_path / "hangs.wav"))], 3), 1.0)
+    hanging = UnitTask(unit_of([Utterance("hangs", str(tmp_path / "hangs.wav"))], 3), 1.0)
     executor.submit(hanging, hanging.timeout)
     busy = next(worker.number for worker in executor.workers if worker.tasks)
     os.kill(before[1 - busy], signal.SIGKILL)
@@ -130,7 +130,7 @@ def test_a_worker_that_is_killed_takes_only_its_task(start, utterances, corpus, 
     executor = start()
     until_idle(executor)
     with landmine(tmp_path / "mine.wav"):
-        task = Case(unit_of([*utterances(corpus)[:2], Utterance("mine", str(tmp_path / "mine.wav"))]), 60.0).first()
+        task = UnitProgress(unit_of([*utterances(corpus)[:2], Utterance("mine", str(tmp_path / "mine.wav"))]), 60.0).first()
         executor.submit(task)
         assert events(executor) == [Lost(0, task, "crash", "killed its worker (SIGKILL)")]
     until_idle(executor)
@@ -153,7 +153,7 @@ def test_workers_that_cannot_start_are_given_up(start, monkeypatch):
 DRIVER = """
 import json, sys, time
 from melcodec.store.plan import Unit
-from melcodec.corpus.tasks import Setup, Task, start_worker
+from melcodec.corpus.tasks import Setup, UnitTask, start_worker
 from melcodec.manifests.base import Utterance
 from melcodec.processes import Pool
 
@@ -161,7 +161,7 @@ if __name__ == "__main__":
     executor = Pool(start_worker, [Setup(**json.loads(sys.argv[1]))] * 2)
     while executor.idle() < 2:
         executor.poll(0.1)
-    executor.submit(Task(Unit(0, 0, "", 0.0, (Utterance("hangs", sys.argv[2]),)), 600.0))  # one is busy, the other waits
+    executor.submit(UnitTask(Unit(0, 0, "", 0.0, (Utterance("hangs", sys.argv[2]),)), 600.0))  # one is busy, the other waits
     print(*(worker.process.pid for worker in executor.workers), flush=True)
     time.sleep(600)
 """
@@ -193,6 +193,6 @@ def test_threads_are_what_is_asked_for(setup, run_python):
         from melcodec.corpus.tasks import Setup, Worker
         for threads in (1, 3, 99):
             worker = Worker(Setup(**json.loads(sys.argv[1]) | {"threads": threads}))
-            print(torch.get_num_threads(), os.environ["OMP_NUM_THREADS"], worker.effort.readers)
+            print(torch.get_num_threads(), os.environ["OMP_NUM_THREADS"], worker.batching.readers)
     """
     assert run_python(script, json.dumps(asdict(setup))).splitlines() == ["1 1 2", "3 3 3", "99 99 16"]

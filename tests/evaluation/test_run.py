@@ -16,7 +16,7 @@ from melcodec.audio.io import load, save
 from melcodec.errors import MelcodecError
 from melcodec.evaluation import run as running
 from melcodec.evaluation import workers
-from melcodec.evaluation.run import EvaluationSettings, Listener, evaluate
+from melcodec.evaluation.run import Callbacks, EvaluationSettings, evaluate
 from melcodec.evaluation.summary import absences, limits, rate, table, usage_lines, verdict
 from melcodec.metrics.statistics import Estimate
 from tests import forked
@@ -113,7 +113,7 @@ def test_a_second_run_scores_nothing_and_says_the_same(here, corpus, tmp_path, s
     first = evaluate([corpus / "speech"], tmp_path / "r", settings)
     said = []
     monkeypatch.setattr(running, "score_all", lambda recipe, tasks, num_workers: [pytest.fail("scored again") for _ in tasks])
-    second = evaluate([corpus / "speech"], tmp_path / "r", settings, Listener(said.append))
+    second = evaluate([corpus / "speech"], tmp_path / "r", settings, Callbacks(said.append))
     assert second == first
     assert "6 of 6 files were scored before" in said
 
@@ -124,7 +124,7 @@ def test_a_changed_file_is_scored_again(here, corpus, tmp_path, settings):
     path = tmp_path / "speech" / "a" / "0.wav"
     save(path, load(path, 22_050)[:10_000], 22_050)
     said = []
-    second = evaluate([tmp_path / "speech"], tmp_path / "r", settings, Listener(said.append))
+    second = evaluate([tmp_path / "speech"], tmp_path / "r", settings, Callbacks(said.append))
     assert "5 of 6 files were scored before" in said
     assert second.seconds < first.seconds
 

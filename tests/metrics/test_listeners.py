@@ -13,7 +13,7 @@ from melcodec.metrics import naturalness, speaker, words
 from melcodec.metrics.naturalness import distillmos, dnsmos
 from melcodec.metrics.optional import is_installed
 from melcodec.metrics.speaker import speaker_embedding, speaker_similarity
-from melcodec.metrics.words import is_english, plain_words, transcribe, word_errors
+from melcodec.metrics.word_errors import is_english, plain_words, transcribe, word_errors
 
 RATE = 22_050
 

@@ -30,7 +30,7 @@ from melcodec.config import MelConfig
 from melcodec.errors import MelcodecError
 from melcodec.manifests.base import Utterance
 from melcodec.training import cache_build, cache_index, cache_work
-from melcodec.training.cache import Jobs, MelCache, cache_mels, cache_root
+from melcodec.training.cache import CacheEntries, MelCache, cache_mels, cache_root
 from melcodec.training.cache_index import DONE, INDEX, MELS, Names, count_kept, read_index
 from tests import forked
 
@@ -226,7 +226,7 @@ def test_nothing_readable(tmp_path, fresh_cache):
 
 def test_what_is_too_long_to_hold_goes_through_a_file(speech, tmp_path, monkeypatch, fresh_cache):
     held = contents(where(cache_mels(listed(speech), MelConfig(), num_workers=1)))
-    job = Jobs(listed(speech), MelConfig(), (1.0,))[0]
+    job = CacheEntries(listed(speech), MelConfig(), (1.0,))[0]
     worker = cache_work._Worker(MelConfig(), tmp_path)
     rows = worker.made(job)
     monkeypatch.setattr(cache_work, "HELD_BYTES", 1000)
@@ -675,11 +675,11 @@ def test_no_room_to_unpack_is_not_the_fault_of_the_file(speech, tmp_path, tiny_d
 
 def test_how_much_is_missing_is_told(speech, tmp_path):
     utterances = [replace(item, duration=100.0) for item in listed(speech)]
-    jobs = Jobs(utterances, MelConfig(), (1.0, 0.5))
+    jobs = CacheEntries(utterances, MelConfig(), (1.0, 0.5))
     message = cache_build._no_room(tmp_path, jobs, 6, 10**9, MelConfig(), OSError(28, "No space left on device")).message
     per_second = RATE / 256 * 160
     assert f"1.0 GB are written, about {6 * 200 * per_second / 1e6:.1f} MB more are needed" in message
-    jobs = Jobs(listed(speech), MelConfig(), (1.0,))
+    jobs = CacheEntries(listed(speech), MelConfig(), (1.0,))
     message = cache_build._no_room(tmp_path, jobs, 2, 10**6, MelConfig(), OSError(28, "No space left on device")).message
     assert "1.0 MB are written, about 2.0 MB more are needed" in message
     message = cache_build._no_room(tmp_path, jobs, 0, 0, MelConfig(), OSError(28, "No space left on device")).message

@@ -1,4 +1,4 @@
-"""The floors of docs/architecture.md: a room imports only from floors below its own, and nothing goes in circles."""
+"""The layers of docs/architecture.md: a package imports only from layers below its own, and no imports are circular."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import melcodec
 
 PACKAGE = Path(melcodec.__file__).parent
 
-FLOORS = {
+LAYERS = {
     **dict.fromkeys(("errors", "version"), 0),
     **dict.fromkeys(("config", "chunking", "devices", "distributed", "files", "presets", "processes", "tokens", "walk"), 1),
     **dict.fromkeys(("audio", "metrics", "plots", "pages"), 2),
@@ -48,7 +48,7 @@ def imports(path: Path, known: set[str]) -> set[str]:
             # 'from melcodec.a import b' is module a.b where there is one, else something of module a
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             if node.module == "melcodec" and [alias.name for alias in node.names] == ["__version__"]:
-                continue  # a constant, not the roof
+                continue  # a constant, which every layer may use
         else:
             continue
         for name in names:
@@ -61,24 +61,24 @@ def imports(path: Path, known: set[str]) -> set[str]:
 
 
 def violations(package: Path) -> list[str]:
-    """Imports that do not go down, and circles, one line each."""
+    """Imports that do not go to a lower layer, and circular imports, one line each."""
     files = modules(package)
     graph = {name: imports(path, set(files)) for name, path in files.items()}
     found = []
     for name, targets in graph.items():
-        room = name.partition(".")[0]
-        if room not in FLOORS:
-            found.append(f"{room} has no floor")
+        owner = name.partition(".")[0]
+        if owner not in LAYERS:
+            found.append(f"{owner} has no layer")
             continue
         for target in sorted(targets):
             other = target.partition(".")[0]
-            if other != room and FLOORS.get(other, 99) >= FLOORS[room]:
+            if other != owner and LAYERS.get(other, 99) >= LAYERS[owner]:
                 found.append(f"{name} imports {target}")
     return found + circles(graph)
 
 
 def circles(graph: dict[str, set[str]]) -> list[str]:
-    """Every import that closes a circle."""
+    """Every import that makes a circle."""
     found, done = [], set()
 
     def visit(name: str, trail: list[str]) -> None:
@@ -107,14 +107,14 @@ def test_imports_go_down():
         ("training/data.py", "def late():\n    from melcodec.cli import main", "training.data imports cli.main"),
         ("training/data.py", "from melcodec.corpus.files import outputs", "training.data imports corpus.files"),
         ("chunking.py", "if TYPE_CHECKING:\n    from melcodec.codec import Codec", "chunking imports codec"),
-        ("store/plan.py", "from melcodec.corpus.tasks import Task", "store.plan imports corpus.tasks"),
+        ("store/plan.py", "from melcodec.corpus.tasks import UnitTask", "store.plan imports corpus.tasks"),
         ("audio/mel.py", "from melcodec import load", "audio.mel imports __init__"),
         (
             "quantize/revival.py",
             "from melcodec.quantize import vector",
             "circle: quantize.vector -> quantize.revival -> quantize.vector",
         ),
-        ("orphan.py", "x = 1", "orphan has no floor"),
+        ("orphan.py", "x = 1", "orphan has no layer"),
     ],
 )
 def test_a_planted_import_is_caught(tmp_path, file, line, complaint):

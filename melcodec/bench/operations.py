@@ -18,8 +18,8 @@ OVERWRITES = {"copy_", "fill_", "zero_"}  # what they write they do not read
 
 
 @dataclass(frozen=True)
-class Work:
-    """What one pass does.
+class OperationCount:
+    """Operations of one pass.
 
     Args:
         flops: multiplications and additions of matrix products, convolutions and Fourier transforms.
@@ -32,13 +32,13 @@ class Work:
     operations: int
 
 
-def count(run: Callable[[], object]) -> Work:
+def count(run: Callable[[], object]) -> OperationCount:
     """What one pass of ``run`` does; it runs once, slowly."""
     aten: Any = torch.ops.aten
     transforms = {aten._fft_r2c: _real_to_complex, aten._fft_c2r: _complex_to_real}
     with FlopCounterMode(display=False, custom_mapping=transforms) as flops, _Traffic() as traffic:
         run()
-    return Work(float(flops.get_total_flops()), float(traffic.moved), traffic.operations)
+    return OperationCount(float(flops.get_total_flops()), float(traffic.moved), traffic.operations)
 
 
 def _real_to_complex(shape: torch.Size, *rest: Any, **named: Any) -> int:

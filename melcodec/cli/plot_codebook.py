@@ -46,7 +46,7 @@ def plot_codebook(
 
     from melcodec import plots
     from melcodec.codec import Codec
-    from melcodec.evaluation.usage import count_codes, first_latents, name_of
+    from melcodec.evaluation.code_counts import count_codes, first_latents, name_of
     from melcodec.manifests.build import find_speech
 
     codec = Codec.from_pretrained(checkpoint, device)
@@ -90,7 +90,7 @@ def plot_usage(
 
     from melcodec import plots
     from melcodec.codec import Codec
-    from melcodec.evaluation.usage import count_codes, find_codes_or_sound
+    from melcodec.evaluation.code_counts import count_codes, find_codes_or_sound
     from melcodec.pages import Table
 
     files = find_codes_or_sound(inputs, say)
