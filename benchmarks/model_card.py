@@ -3,7 +3,7 @@
     python benchmarks/model_card.py checkpoints/melcodec-base.safetensors --train DATA/train --test DATA/test -o report
 
 The test files are evaluated with every metric and anchor that is there, k-means learned from the training files; over the
-training files it is measured how the codebook is used. Both reports stay in OUT, and going on after a stop works.
+training files it is measured how the codebook is used. Both reports stay in OUT; a run that was stopped is resumed.
 """
 
 from __future__ import annotations

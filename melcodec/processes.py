@@ -1,7 +1,7 @@
 """Worker processes: one pipe to each, nothing shared; the one pool that everything in melcodec uses.
 
 Workers ignore SIGINT, because the parent decides what Ctrl-C means, and end when the parent ends, whatever ended it. A
-worker that dies takes nothing with it but its task, and is replaced; one that takes too long is killed.
+worker that dies loses only its task, and is replaced; one that takes too long is killed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-POLL_SECONDS = 0.25  # also how long a Ctrl-C may go unheard
+POLL_SECONDS = 0.25  # also the longest delay until a Ctrl-C is handled
 REPORT_SECONDS = 0.5  # between two reports of progress
 LAST_SECONDS = 10.0  # that a killed process has to be gone
 STARTS = 3  # deaths before the first task that are not chance
@@ -96,7 +96,7 @@ class Pool(Generic[T, R]):
         return sum(self.depth - len(worker.tasks) for worker in self.workers if worker.ready)
 
     def submit(self, task: T, timeout: float = math.inf) -> None:
-        """Give ``task`` to a worker that has room for it; it may take ``timeout`` seconds."""
+        """Give ``task`` to an idle worker; it may take ``timeout`` seconds."""
         worker = min((worker for worker in self.workers if worker.ready), key=lambda worker: len(worker.tasks))
         worker.give(_Given(task, timeout, self.submitted))
         self.submitted += 1
@@ -295,7 +295,7 @@ def told(error: Exception) -> tuple[str, Any]:
 
 @contextmanager
 def sigint_held() -> Iterator[None]:
-    """Ctrl-C reaches every process of a terminal; those started in here never hear it (on Windows, once they run)."""
+    """Ctrl-C reaches every process of a terminal; those started inside this context ignore it (on Windows, once they run)."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -105,7 +105,7 @@ def _kind(path: Path, wanted: Callable[[Path], bool]) -> str:
         return path.suffix.lower() or "without a suffix"
     try:
         return "" if stat.S_ISREG(path.stat().st_mode) else "pipes or devices"
-    except OSError:  # a broken link, or a folder that only lists its files: whoever reads the file says so
+    except OSError:  # a broken link, or a folder that only lists its files: reading the file gives the error
         return ""
 
 

@@ -74,7 +74,7 @@ def stop_after_first_steps(words: list[str], folder: Path) -> None:
     finally:
         child.kill()
     assert child.returncode == 130, err
-    assert "the same command goes on" in err
+    assert "the same command resumes" in err
     best = folder / run / "best.safetensors"
     assert (folder / run / "last.safetensors").exists()
     if not best.exists():  # written by the first validation, a thousand steps away

@@ -74,7 +74,7 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's _
         mutable = func._schema.is_mutable
         held = {_address(tensor) for tensor in operands}
         if name in ALLOCATIONS or (not mutable and results and all(_address(tensor) in held for tensor in results)):
-            return  # room, or a view: nothing moves
+            return  # memory, or a view: nothing moves
         if name in OVERWRITES:
             operands = operands[1:]
         self.operations += 1

@@ -37,7 +37,7 @@ class Tally:
     failures: list[tuple[Path, MelcodecError]] = field(default_factory=list)
 
     def pending(self, overwrite: bool, recipe: Recipe) -> list[Job]:
-        """The jobs to do: in a folder, outputs that are up to date are kept, so that a stopped run goes on where it was.
+        """The jobs to do: in a folder, outputs that are up to date are kept, so that a stopped run is resumed.
 
         Args:
             recipe: all that decides the outputs beside their sources.

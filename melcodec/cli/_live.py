@@ -139,7 +139,7 @@ def decode_stream(codec: Codec, kind: str, any_checkpoint: bool, num_samples: in
         try:
             for codes in reader.blocks():
                 yield decoder.push(codes)[0].cpu().numpy()
-        except (MelcodecError, KeyboardInterrupt) as error:  # what came is still to be heard
+        except (MelcodecError, KeyboardInterrupt) as error:  # play what has arrived
             problem = error
         if decoder.num_codes or problem is None:
             yield decoder.finish(None if problem else num_samples or reader.num_samples)[0].cpu().numpy()

@@ -73,7 +73,7 @@ def evaluate(
         try:
             report = run(data, output, settings, Callbacks(say, learned, scored))
         except KeyboardInterrupt:
-            say("interrupted; the same command goes on from the files that are done")
+            say("interrupted; the same command resumes from the files that are done")
             raise typer.Exit(130) from None
     print(json.dumps(report.to_json(), ensure_ascii=False) if as_json else in_words(report))
     say(f"{output}: index.html, metrics.json and files.csv")

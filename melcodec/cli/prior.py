@@ -74,7 +74,7 @@ def prior_train(
     with stop_on_signals() as stopped, Reporter(settings) as reporter:
         hooks = Hooks(reporter.say, reporter.report, lambda: bool(stopped))
         state = train_prior(Sources(codes, valid or [], checkpoint), settings, output, device, hooks)
-    if int(os.environ.get("RANK", "0")):  # the first of several processes speaks
+    if int(os.environ.get("RANK", "0")):  # only the first of several processes prints
         raise typer.Exit(128 + stopped[0] if stopped else 0)
     if stopped and state is not None and state.progress.step < settings.train.steps:
         say(f"stopped at step {state.progress.step} of {settings.train.steps}; the same command continues from here")

@@ -1,4 +1,4 @@
-"""``melcodec roundtrip``: hear what the codes keep."""
+"""``melcodec roundtrip``: encode and decode in one step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def roundtrip(
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Encode and decode in one go, to hear what the codes keep: one file, a folder whose tree is kept, or a list."""
+    """Encode and decode in one step, to hear how much the codes preserve: one file, a folder whose tree is kept, or a list."""
     from melcodec.audio.io import WRITERS, Span
 
     if f".{to}" not in WRITERS:

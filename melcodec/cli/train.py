@@ -94,12 +94,12 @@ def train(
         try:
             state = run(data, settings, folder, device=device, mel_stats=mel_stats, callbacks=callbacks)
         except KeyboardInterrupt as interrupt:
-            say(str(interrupt) or "interrupted; the same command goes on from the last state that was saved")
+            say(str(interrupt) or "interrupted; the same command resumes from the last state that was saved")
             raise typer.Exit(128 + stopped[0]) from None
-    if int(os.environ.get("RANK", "0")):  # one of several processes speaks
+    if int(os.environ.get("RANK", "0")):  # only one of several processes prints
         raise typer.Exit(128 + stopped[0] if stopped else 0)
     if stopped:
-        say(f"stopped at step {state.step} of {settings.train.steps}; the same command goes on from here")
+        say(f"stopped at step {state.step} of {settings.train.steps}; the same command resumes from here")
         raise typer.Exit(128 + stopped[0])
     say(f"{folder}/best.safetensors is ready: melcodec roundtrip in.wav -o out.wav --checkpoint {folder}")
     say(f"{folder}/index.html shows the run")

@@ -63,7 +63,8 @@ class CodebookConfig(Settings):
     )
     kmeans_iterations: int = Field(10, ge=1, description="passes of the k-means start")
     revive: Literal["batch", "two-sided", "none"] = Field(
-        "batch", description="dead codes become latents of the batch; or the seed article's rule: Gaussian noise"
+        "batch",
+        description="batch: dead codes become latents of the batch; two-sided: too rare and too frequent ones become normal noise",
     )
     revive_below: float = Field(0.03, ge=0, description="batch: a code is dead under this share of the mean cluster size")
 
@@ -143,7 +144,7 @@ class TrainConfig(Settings):
     init: str = Field("", description="checkpoint to start from")
     weight_ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights, which are judged and kept; 0: none")
     valid_every: int = Field(1_000, ge=1, description="steps between validations")
-    valid_minutes: float = Field(60.0, gt=0, description="most speech a validation hears, spread over the whole set")
+    valid_minutes: float = Field(60.0, gt=0, description="most minutes of speech in a validation, spread over the whole set")
     save_every: int = Field(500, ge=1, description="steps between states for resuming")
     keep_every: Annotated[int, Field(ge=0)] | Literal["epoch"] = Field(
         0,

@@ -1,7 +1,7 @@
 """A corpus to a store of codes, on whatever executor: nothing lost, nothing done twice, the same bytes in the end.
 
 The driver plans, gives units to workers, decides what becomes of those that die, and reconciles. It may be killed at any
-moment: what is committed stays, and the same command goes on from there.
+moment: what is committed is kept, and the same command resumes from there.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Callbacks:
 def preprocess(
     utterances: Sequence[Utterance], folder: Path, settings: PreprocessSettings, callbacks: Callbacks | None = None
 ) -> Summary | None:
-    """Encode ``utterances`` into the store ``folder``, or go on with it.
+    """Encode ``utterances`` into the store ``folder``, or resume the run that it holds.
 
     Returns:
         What the store holds; None when ``callbacks.stopped`` said so before the end.
@@ -100,7 +100,7 @@ def preprocess(
                 sweep(folder)
             if stopped:
                 now = meter.snapshot()
-                callbacks.say(f"stopped: {now.units} of {now.planned_units} units are done; the same command goes on from here")
+                callbacks.say(f"stopped: {now.units} of {now.planned_units} units are done; the same command resumes from here")
                 return None
         summary = finalize(folder, segments, stuck)
         end_retry(folder)
@@ -184,7 +184,7 @@ def _retry(folder: Path, segments: Sequence[Segment], wanted: bool, say: Callabl
     """Names of the units of which only error rows are to be made anew: by a retry that is ``wanted``, or under way."""
     if under_way := resume_retry(folder):
         more = "; run it once more for what failed since" if wanted else ""
-        say(f"going on with the retry that was begun before{more}")
+        say(f"resuming the retry that was started before{more}")
         return under_way
     opened = begin_retry(folder, segments) if wanted else []
     if opened:
@@ -253,7 +253,7 @@ def _setups(setup: Setup, workers: int, units: int) -> Iterable[Setup]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Alone in ``folder``: two drivers would do everything twice. The system frees the lock of one that dies."""
+    """Hold the lock of ``folder``, so that only one driver works there. The system releases it if the process dies."""
     from filelock import FileLock, Timeout
 
     if folder.exists() and not folder.is_dir():

@@ -1,9 +1,9 @@
 """What happens to a unit that kills its worker: it is tried again, then halved until the bad utterance is alone.
 
-A unit is tried ``attempts`` times. Then its halves are probed, and the halves of those that die, until an utterance
-that dies alone ``attempts`` times is condemned: it becomes an error row, and the unit is done without it. A unit in
-which nothing dies alone is too much at once, and is done one utterance at a time. Only one that dies even so is stuck.
-Nothing but the whole unit is ever written, so its part does not show the way that led to it.
+A unit is tried ``attempts`` times. Then its halves are tried, and the halves of those that kill their worker, until a single
+utterance has killed its worker ``attempts`` times: it becomes an error row, and the unit is encoded without it. If no single
+utterance does so, the unit needs too much memory at once and is encoded one utterance at a time; if that fails too, it is given up.
+Only the whole unit is ever written, so the bytes of its part do not depend on these attempts.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from melcodec.corpus.tasks import WORKERS_PER_GPU, Advance, Advanced, Event, Set
 from melcodec.errors import MelcodecError
 from melcodec.processes import POLL_SECONDS, STARTS, Finished, Lost, told
 
-PATIENCE = 60.0  # seconds without any worker before the user hears of it
+PATIENCE = 60.0  # seconds without any worker before the user is told
 GPU_CORES = 8  # at most, that decode for one worker with a GPU
 HOST_AND_PORT = re.compile(r"(?:ray://)?\[?(.+?)\]?:(\d{1,5})")
 ANSWER_SECONDS = 5.0  # that a cluster has to take a connection; Ray itself asks for a minute and more

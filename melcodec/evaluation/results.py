@@ -1,4 +1,4 @@
-"""Results of one file each, as JSON lines: a run that was killed goes on from them."""
+"""Results of one file each, as JSON lines, from which a run that was killed is resumed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Result:
 class ResultFile:
     """An open file of results.
 
-    Lines of a key that nobody asks for stay and do no harm; a last line that was torn by a crash is dropped.
+    Lines whose key is not used any more are ignored; an incomplete last line, after a crash, is dropped.
 
     Args:
         path: is made when it does not exist.

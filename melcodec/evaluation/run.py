@@ -103,7 +103,7 @@ def evaluate(
 ) -> Report:
     """Measure a checkpoint on ``data``, files and folders, and write the report to ``folder``.
 
-    A run that was stopped goes on where it was. Call it from a module that may be imported: it starts processes.
+    A run that was stopped is resumed. Call it from a module that may be imported: it starts processes.
 
     Raises:
         MelcodecError: nothing to evaluate, no such checkpoint or metric, ``folder`` holds another evaluation, or no file could

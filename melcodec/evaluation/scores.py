@@ -41,7 +41,7 @@ class Sound:
 
     @cached_property
     def embedding(self) -> np.ndarray:
-        """Who speaks."""
+        """Speaker embedding."""
         return speaker_embedding(self.heard, self.rate)
 
     @cached_property
@@ -59,7 +59,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Spoken:
-    """What was said, and in which language; empty when nobody says."""
+    """The words and their language; empty where they are not known."""
 
     text: str = ""
     language: str = ""

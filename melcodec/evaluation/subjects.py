@@ -30,8 +30,8 @@ class Subject:
 
     Args:
         utterance: where it is, and its speaker, language and text.
-        dataset: where it comes from; empty when nobody says.
-        seen: ``seen`` when its speaker was trained on, ``unseen`` when not; empty when nobody says.
+        dataset: where it comes from; empty where it is not known.
+        seen: ``seen`` when its speaker was trained on, ``unseen`` when not; empty where it is not known.
     """
 
     utterance: Utterance
@@ -40,7 +40,7 @@ class Subject:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What groups it belongs to, by ``GROUP_LABELS``; without those that nobody says."""
+        """What groups it belongs to, by ``GROUP_LABELS``; without those that are not known."""
         given = {
             "language": self.utterance.language,
             "dataset": self.dataset,

@@ -60,7 +60,9 @@ class Checkpoint:
 @lru_cache(maxsize=16)
 def training_only(config: ModelConfig) -> frozenset[str]:
     """Full names of the tensors that only training needs, such as the moving averages of an EMA codebook."""
-    with torch.random.fork_rng(devices=[]):  # its first codewords are drawn, and nobody's random numbers may change
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # its first codewords are drawn at random, and the caller's random state must not change
         names = build_quantizer(config.quantizer, config.dim).training_only
     return frozenset(QUANTIZER + name for name in names)
 

@@ -1,4 +1,4 @@
-"""The XTTS door: ``dvae.pth`` and ``mel_stats.pth`` in and out.
+"""Conversion of XTTS files: ``dvae.pth`` and ``mel_stats.pth``, read and written.
 
 melcodec's tensors carry the names that Coqui's ``DiscreteVAE`` gives them, so nothing is renamed: coming in, wrappers and
 prefixes are taken off; going out, the three buffers that only Coqui's class has (``unused_buffers``) are added, because

@@ -16,7 +16,7 @@ class Utterance:
         start: seconds into the file.
         duration: seconds, as the list says; None means to the end of the file.
         speaker, language, text: as the list or the folders say; empty when they do not.
-        split: ``train``, ``valid`` or ``test`` where the source says so; empty when it does not.
+        split: ``train``, ``valid`` or ``test`` where the source names it; empty where it does not.
     """
 
     id: str

@@ -30,7 +30,7 @@ def stoi(reference: np.ndarray, output: np.ndarray, rate: int) -> float:
 
 
 def estoi(reference: np.ndarray, output: np.ndarray, rate: int) -> float:
-    """Extended STOI (Jensen and Taal 2016), which also hears modulated noise; as ``stoi``, and raises as it does."""
+    """Extended STOI (Jensen and Taal 2016), which is also sensitive to modulated noise; as ``stoi``, and raises as it does."""
     return _stoi(reference, output, rate, extended=True)
 
 

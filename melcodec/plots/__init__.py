@@ -1,6 +1,6 @@
 """Pictures: arrays in, matplotlib Figure out, and Figures into files.
 
-matplotlib is imported where it is used: importing this room is cheap.
+matplotlib is imported where it is used: importing this package is cheap.
 """
 
 from melcodec.plots.base import FORMATS, check_picture, figure_bytes, figure_pixels, save_figure

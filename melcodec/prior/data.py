@@ -1,4 +1,4 @@
-"""Utterances as training sequences: everything is a function of (seed, step), so that a run that goes on needs no position.
+"""Utterances as training sequences: everything is a function of (seed, step), so that a resumed run needs no position.
 
 Packed (Llama): the utterances of an epoch stand in a row, in an order drawn for that epoch, each from begin to end; every C
 rows of that are a sequence. Two utterances in one sequence never see each other: each has its own document number, which the

@@ -105,7 +105,7 @@ def _train_network(
         base.figures,
     )
     if state_paths(folder):
-        hooks.say("going on with the run in this folder")
+        hooks.say("resuming the run in this folder")
     samples = Samples(folder, settings.train, checkpoint, hooks.say) if engine.is_main else None
     drawn = time.monotonic()
 
@@ -134,7 +134,7 @@ def read_split(sources: Sources, settings: PriorConfig) -> tuple[CodesCorpus, Co
     train, valid = held_out(corpus, settings.data.valid_fraction, settings.data.split)
     if not valid.items:
         raise MelcodecError(
-            "nothing is held out, so that nobody could tell when the prior has learned enough",
+            "nothing is held out, so that overfitting could not be noticed",
             "--valid FOLDER names other codes, or --set data.valid_fraction=0.05",
         )
     return train, valid

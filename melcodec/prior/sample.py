@@ -52,7 +52,7 @@ def sample(
 
     Args:
         num_codes: N at most, prompts included; a network may end an utterance earlier.
-        prompts: codes (Q, P) that are gone on from, all equally long, or None.
+        prompts: codes (Q, P) that are continued, all equally long, or None.
         update: told how many rows of how many are drawn.
 
     Returns:

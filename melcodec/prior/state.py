@@ -1,4 +1,4 @@
-"""The state of a prior's training on disk, for going on after a stop or a kill: safetensors, written aside and renamed.
+"""The state of a prior's training on disk, for resuming after a stop or a kill: safetensors, written aside and renamed.
 
 What is drawn is a function of (seed, step), so that network, optimizer and step are all there is.
 """

@@ -30,7 +30,7 @@ class Core(Protocol):
         """A state that has read nothing, for ``batch`` sequences."""
 
     def read(self, rows: Tensor, state: Any) -> Tensor:
-        """Rows (B, n, W) that go on from ``state``, which is changed -> logits (B, n, V) of the row after each."""
+        """Rows (B, n, W) that continue ``state``, which is changed -> logits (B, n, V) of the row after each."""
 
 
 def build_core(model: torch.nn.Module, dtype: torch.dtype) -> Core:

@@ -23,7 +23,7 @@ NAME = "codes"
 
 @dataclass(frozen=True)
 class Codes:
-    """One utterance as codes, and what is known about it; None where nobody says.
+    """One utterance as codes, and what is known about it; None where it is not known.
 
     Args:
         codes: (Q, N) int64.

@@ -88,8 +88,8 @@ class Origin:
     """What codes were made by: all that is counted or compared together must be of one checkpoint.
 
     Attributes:
-        fingerprint: None as long as nobody says.
-        sizes: K of each codebook; where nobody says, the largest code so far and one.
+        fingerprint: None as long as it is not known.
+        sizes: K of each codebook; where it is not known, the largest code so far plus one.
         unknown: files that do not say who made them.
     """
 

@@ -3,7 +3,7 @@
     OUT/retry.json    which units they are, and when their markers were written; there until all is done
 
 Only error rows are made anew: rows with codes are taken from the part as it was, because their sound may be out of
-reach by now. A run that is killed meanwhile goes on instead of beginning anew: one that takes longer than its machine
+reach by now. A run that is killed meanwhile is resumed instead of started again: one that takes longer than its machine
 is lent for would never end.
 """
 
@@ -29,7 +29,7 @@ RESTORE = f"put it back from a copy; or remove {RETRY}, and what it opened is ma
 def begin_retry(folder: Path, segments: Sequence[Segment]) -> list[str]:
     """Open the units of the store ``folder`` that hold error rows; their names.
 
-    The list is written before the first marker goes, so that whoever is killed in here is gone on with.
+    The list is written before the first marker goes, so that a retry that is killed here can be resumed.
     """
     found = [(segment, number) for segment in segments for number in range(len(segment.units))]
     opened = [part_name(segment.number, number) for segment, number in found if _failures(folder, segment, number)]
@@ -96,5 +96,5 @@ def _failures(folder: Path, segment: Segment, number: int) -> bool:
     part = part_path(folder, segment.number, number)
     try:
         return marker_path(part).is_file() and bool(read_marker(part).get("errors")) and bool(committed(folder, segment, number))
-    except MelcodecError:  # damaged: the survey says so, and nothing of it is kept
+    except MelcodecError:  # damaged: the survey reports it, and nothing of it is kept
         return False

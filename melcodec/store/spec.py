@@ -1,4 +1,4 @@
-"""The run specification: all that decides which codes come out. A run goes on only under the one it began with."""
+"""The run specification: all that decides which codes come out. A run is resumed only with its own specification."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _spec_of_parts(folder: Path) -> dict[str, Any] | None:
     for part in marked_parts(folder):
         try:
             made = part_spec(part)
-        except MelcodecError:  # the survey says so, and it is done again
+        except MelcodecError:  # the survey reports it, and the unit is done again
             continue
         if found is not None and made != found:
             raise MelcodecError(

@@ -126,11 +126,11 @@ class StreamingDecoder:
         return self._sound.push(mel).clamp(-1, 1)
 
     def state_dict(self) -> State:
-        """The stream so far, as tensors: to be saved, and gone on from elsewhere."""
+        """The stream so far, as tensors: to be saved, and resumed elsewhere."""
         return self._codes.state_dict("codes.") | self._sound.state_dict("sound.")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from the state of a decoder with the same model, vocoder and batch.
+        """Resume from the state of a decoder with the same model, vocoder and batch.
 
         Raises:
             MelcodecError: it is the state of another kind of stream.

@@ -99,12 +99,12 @@ class StreamingEncoder:
             return codec.model.encode(codec.frontend.normalize(window.inputs))[..., window.kept]
 
     def state_dict(self) -> State:
-        """The stream so far, as tensors: to be saved, and gone on from elsewhere."""
+        """The stream so far, as tensors: to be saved, and resumed elsewhere."""
         resampler = {} if self._resampler is None else self._resampler.overlap.state_dict("resampler.")
         return resampler | self._frontend.state_dict("frontend.") | self._mel.state_dict("mel.")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from the state of an encoder with the same model, batch and rate.
+        """Resume from the state of an encoder with the same model, batch and rate.
 
         Raises:
             MelcodecError: it is the state of another kind of stream.

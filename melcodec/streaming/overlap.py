@@ -98,6 +98,6 @@ class Overlap:
         return {f"{prefix}buffer": self.buffer.clone(), f"{prefix}position": torch.tensor([self.first, self.done])}
 
     def load_state_dict(self, state: State, prefix: str) -> None:
-        """Go on from what ``state_dict`` gave."""
+        """Resume from what ``state_dict`` returned."""
         self.buffer = state[f"{prefix}buffer"].to(self.buffer).clone()
         self.first, self.done = state[f"{prefix}position"].tolist()

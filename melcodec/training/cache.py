@@ -83,8 +83,8 @@ def cache_mels(
             along, as in Ko et al., "Audio augmentation for speech recognition" (2015).
         num_workers: processes; 0 takes every core.
         progress: called with the entries done and those in all, after each and while another run builds the same cache.
-            What it raises ends the work; the next call goes on from there.
-        say: hears that another run is waited for, or that the cache was damaged and is mended.
+            An exception in it ends the work; the next call resumes there.
+        say: called with a message when another run is waited for, or when a damaged cache is repaired.
 
     Raises:
         MelcodecError: nothing could be read, the disk is full, or the folder cannot be written.
@@ -207,7 +207,7 @@ def _acquired(lock: FileLock) -> bool:
 
     try:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=LOCK_SECONDS)  # asks and sleeps, so that Ctrl-C is heard
+        lock.acquire(timeout=LOCK_SECONDS)  # polls, so that Ctrl-C is handled
     except Timeout:
         return False
     except OSError as error:

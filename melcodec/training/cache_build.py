@@ -1,6 +1,6 @@
 """Building a mel cache: many processes compute, one appends, and what is on disk can always be continued.
 
-Rows reach the disk before the lines of the index that vouch for them. A build that goes on begins after the last line
+Rows are written to the disk before the lines of the index that list them. A resumed build begins after the last line
 that is whole, so its bytes are those of a build that was never stopped.
 """
 
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]  # entries done, entries in all
 
 
 def build(folder: Path, jobs: Sequence[CacheEntry], config: MelConfig, num_workers: int, progress: Progress) -> None:
-    """Make the cache of ``jobs`` in ``folder``, or go on with the one begun there. The caller keeps others out.
+    """Make the cache of ``jobs`` in ``folder``, or resume the one begun there. The caller holds the lock.
 
     Args:
         num_workers: processes; with 1 this one works alone.
@@ -81,8 +81,8 @@ def _no_room(
     missing = sum(mean if seconds is None else seconds * per_second for seconds in lengths)
     about = f"about {_size(missing)} more are needed" if missing else f"an hour of speech takes {_size(3600 * per_second)}"
     return MelcodecError(
-        f"{folder}: no room for the mel cache ({error.strerror}): {_size(written)} are written, {about}",
-        "free some space, or let MELCODEC_CACHE name a folder with more; what is done stays, and the same command goes on",
+        f"{folder}: not enough disk space for the mel cache ({error.strerror}): {_size(written)} are written, {about}",
+        "free some space, or let MELCODEC_CACHE name a folder with more; what is done stays, and the same command resumes",
     )
 
 
@@ -96,7 +96,7 @@ def _remove_parts(folder: Path) -> None:
 
 
 class Appender:
-    """Adds entries to ``mels.f16`` and ``index.jsonl``, from where the latter's vouched lines end.
+    """Adds entries to ``mels.f16`` and ``index.jsonl``, from where the latter's complete lines end.
 
     A reader may have ``mels.f16`` mapped while a damaged cache is mended, and would die if it shrank; rows are therefore
     written over, and what lies past the last one is cut off at the very end.
@@ -133,16 +133,16 @@ class Appender:
     def add(self, name: str, made: Made) -> None:
         """Append one entry: its rows, or the reason why there are none."""
         if isinstance(made, str):
-            self._vouch({"id": name, "error": made})
+            self._write_line({"id": name, "error": made})
             return
         crc = size = 0
         for block in _blocks(made):
             _write(self._mels, block)
             crc, size = zlib.crc32(block, crc), size + len(block)
         self.written += size
-        self._vouch({"id": name, "frames": size // self._row, "crc32": crc})
+        self._write_line({"id": name, "frames": size // self._row, "crc32": crc})
 
-    def _vouch(self, line: dict[str, str | int]) -> None:
+    def _write_line(self, line: dict[str, str | int]) -> None:
         self._pending.append(json.dumps(line) + "\n")
         if len(self._pending) >= COMMIT_ENTRIES or time.monotonic() - self._committed >= COMMIT_SECONDS:
             self._commit()

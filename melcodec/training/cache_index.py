@@ -27,7 +27,7 @@ CHECKED_ENTRIES = 256
 
 
 class DamagedError(Exception):
-    """A cache that says it is whole and is not. Never leaves this room."""
+    """A cache that is marked complete and is not. Caught inside this package."""
 
 
 class Names(Sequence[str]):
@@ -194,7 +194,7 @@ def count_kept(folder: Path, names: Iterable[str], n_mels: int) -> tuple[Index, 
     """The index of an unfinished or damaged cache, and how many of its leading entries can stay.
 
     Only entries in the order of ``names`` whose frames are there count. Where ``done.json`` says that the cache was whole,
-    it is damaged, and every entry's frames are checked; a changed index then vouches for no reason without frames.
+    it is damaged, and every entry's frames are checked; with a changed index, entries without frames are not trusted.
     """
     index, done = read_index(folder / INDEX), _read_done(folder)
     changed, starts = index.summary != done, index.starts

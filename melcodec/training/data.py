@@ -161,7 +161,7 @@ def clip_weights(lengths: np.ndarray, speakers: Sequence[str] | None, power: flo
 
     Args:
         lengths: (F,) frames of each clip.
-        speakers: (F,) who speaks; None when nobody is named.
+        speakers: (F,) speaker of each file; None when none is known.
         power: a speaker with L frames in all is drawn in proportion to L ** power, each of its clips to its share of L.
 
     Returns:

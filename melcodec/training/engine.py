@@ -1,7 +1,7 @@
 """Where a run computes: its device, its precision, and the processes that share its work.
 
 torchrun, or any launcher that sets WORLD_SIZE, RANK and LOCAL_RANK, starts one process for each device; they find each
-other here. Random numbers, data and checkpoints are functions of (seed, step) and need nobody's help.
+other here. Random numbers, data and checkpoints are functions of (seed, step), so nothing has to be synchronised.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def start_engine(config: RunConfig, device: str = "auto") -> Engine:
     if world > 1 and not dist.is_initialized():
         try:
             dist.init_process_group("nccl" if target.type == "cuda" else "gloo")
-        except (RuntimeError, ValueError) as error:  # torch.distributed speaks in paragraphs
+        except (RuntimeError, ValueError) as error:  # the messages of torch.distributed are several paragraphs long
             reason = str(error).splitlines()[0]
             raise MelcodecError(f"the processes do not find each other: {reason}", "is the port taken? --master-port") from None
     return Engine(target, wants_bfloat16(config.train.precision, target))

@@ -20,7 +20,7 @@ class RunLog:
 
     Args:
         folder: of the run.
-        from_step: the step that is gone on from; what was said later is dropped, so that no step is said twice.
+        from_step: the step at which the run is resumed; later lines are dropped, so that no step is logged twice.
         wandb: off, offline or online.
         config: settings, for wandb.
     """

@@ -236,7 +236,7 @@ class Trainer:
             self.state.progress.revived += int(self.sums.pop("revived"))
 
     def _show(self) -> None:
-        """Draw the last validation; that of the untrained model only after the first step, which nobody should wait for."""
+        """Draw the last validation; that of the untrained model only after the first step, because it takes time."""
         if self.log and self.unseen:
             began = time.perf_counter()
             self.samples.show(self.log, self.unseen)

@@ -50,7 +50,7 @@ def train(
     mel_stats: Path | None = None,
     callbacks: Callbacks | None = None,
 ) -> TrainState:
-    """Train on the speech of ``data``, in ``folder``; a run found there goes on.
+    """Train on the speech of ``data``, in ``folder``; a run found there is resumed.
 
     Args:
         data: folders, files, globs or lists, as ``manifests.build`` reads them.
@@ -61,7 +61,7 @@ def train(
     Raises:
         MelcodecError: no speech, a run folder made with other settings, an unknown device, norms of other bands, an
             ``init`` of another architecture.
-        KeyboardInterrupt: ``callbacks.should_stop`` asked to stop while mels were computed; the next call goes on with them.
+        KeyboardInterrupt: ``callbacks.should_stop`` asked to stop while mels were computed; the next call resumes.
 
     Mels are computed in processes that import the calling script: call it under ``if __name__ == "__main__":``.
     """
@@ -81,7 +81,7 @@ def train(
         claim_folder(folder, settings)
     corpus = _cached(data, settings, calls, engine, folder)
     if engine.is_main and state_paths(folder):
-        calls.say("going on with the run in this folder")
+        calls.say("resuming the run in this folder")
 
     drawn = time.monotonic()
 
@@ -112,9 +112,11 @@ def check_start(settings: RunConfig) -> None:
 def check_resume(folder: Path, resume: bool | None) -> None:
     """Raise MelcodecError when ``resume`` asks for a run in ``folder`` that is not there, or forbids one that is."""
     if resume is True and not state_paths(folder):
-        raise MelcodecError(f"{folder}: holds no run to go on with", "without --resume a new one begins")
+        raise MelcodecError(f"{folder}: holds no run to resume", "leave out --resume to start a new run")
     if resume is False and state_paths(folder):
-        raise MelcodecError(f"{folder}: holds a run already", "choose another folder with -o, or go on without --no-resume")
+        raise MelcodecError(
+            f"{folder}: holds a run already", "choose another folder with -o, or leave out --no-resume to resume this run"
+        )
 
 
 def load_init(settings: RunConfig) -> Checkpoint:
@@ -141,7 +143,7 @@ def _cached(data: Sequence[Path | str], settings: RunConfig, calls: Callbacks, e
     def cached(done: int, total: int) -> None:
         calls.cached(done, total)
         if done < total and calls.should_stop():  # a cache that is whole may as well stay
-            raise KeyboardInterrupt("stopped while computing mels; the same command goes on with them")
+            raise KeyboardInterrupt("stopped while computing mels; the same command resumes with them")
 
     def mels(utterances: list[Utterance], speeds: tuple[float, ...]) -> MelCache:
         return cache_mels(utterances, settings.model.mel, speeds, settings.data.num_workers, cached, calls.say)
@@ -155,7 +157,7 @@ def _cached(data: Sequence[Path | str], settings: RunConfig, calls: Callbacks, e
         tell_failures(failures, folder, calls)
         mel = settings.model.mel
         hours = len(train_mels.mels) * mel.hop_length / mel.sample_rate / 3600
-        judged = f"{len(valid_mels.ids)} to validate" if held_out else "nothing held out: validation hears what is learned"
+        judged = f"{len(valid_mels.ids)} to validate" if held_out else "nothing held out: validation uses the training files"
         calls.say(f"{len(train_mels.ids)} utterances, {hours:.2f} h to train on; {judged}; run folder {folder}")
     speakers = None if settings.data.speaker_power == 1 else _speakers(training, train_mels)
     return Corpus(train_mels, valid_mels, speakers)

@@ -57,7 +57,7 @@ class Validator:
     Args:
         cache: held-out mels.
         frontend: for its norms, on the device.
-        minutes: most speech to hear; more is thinned out evenly.
+        minutes: most speech to use; of more, an even selection is used.
         reference: a model whose codes are the ones to keep; ``Verdict.agreement`` is the share that is equal.
     """
 

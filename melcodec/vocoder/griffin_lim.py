@@ -104,7 +104,7 @@ class GriffinLim:
 
         Args:
             generator: of the phases to start from, one for all chunks.
-            tail: (B, n) the previous chunk's sound where this one begins, to go on from; None for the first one.
+            tail: (B, n) the previous chunk's sound where this one begins, which is continued; None for the first one.
         """
         tail = None if tail is None or not tail.shape[-1] else tail[:, :num_samples]
         wav = self._synthesize(mel, num_samples, generator, tail)

@@ -64,7 +64,7 @@ def test_stopped_and_continued_equals_undisturbed(cli, speech_folder, tmp_path, 
     child.send_signal(number)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 128 + number, err
-    assert "the same command goes on from here" in err
+    assert "the same command resumes from here" in err
     assert "Traceback" not in err
     assert cli("train", speech_folder, *settings, "-o", "stopped").status == 0
     assert cli("train", speech_folder, *settings, "-o", "undisturbed").status == 0
@@ -95,7 +95,7 @@ def test_stopped_while_mels_are_computed(speech_folder, tmp_path, cue):
         time.sleep(0.005)
     os.killpg(child.pid, signal.SIGINT)
     _, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (130, "stopped while computing mels; the same command goes on with them\n")
+    assert (child.returncode, err) == (130, "stopped while computing mels; the same command resumes with them\n")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.toml"]
     assert not list(cache.rglob("done.json"))
 
@@ -207,7 +207,7 @@ def test_speech_shorter_than_a_crop_is_used_whole(cli, speech_folder, tmp_path):
 def test_one_clip_only(cli, speech_folder):
     status, _, err = cli("train", speech_folder / "a/0.wav", *SHORT, "-o", "run")
     assert status == 0
-    assert "nothing held out: validation hears what is learned" in err
+    assert "nothing held out: validation uses the training files" in err
 
 
 def test_a_corpus_that_changed_between_stops_is_refused(cli, refused, speech_folder, tmp_path):
@@ -221,7 +221,7 @@ def test_a_corpus_that_changed_between_stops_is_refused(cli, refused, speech_fol
 
 
 def test_resume_can_be_insisted_on_and_forbidden(cli, refused, speech_folder):
-    assert "holds no run to go on with" in refused("train", speech_folder, *SHORT, "-o", "run", "--resume")
+    assert "holds no run to resume" in refused("train", speech_folder, *SHORT, "-o", "run", "--resume")
     assert cli("train", speech_folder, *SHORT, "-o", "run", "--no-resume").status == 0
     assert "holds a run already" in refused("train", speech_folder, *SHORT, "-o", "run", "--no-resume")
     status, _, err = cli("train", speech_folder, *SHORT, "-o", "run", "--resume", "--set", "train.steps=22")

@@ -205,7 +205,7 @@ def test_stopping_leaves_what_is_committed(undisturbed, messy, tiny_checkpoint, 
         os.killpg(running.pid, number)  # as a terminal and as Slurm do: to everybody
         _, err = running.communicate(timeout=100)
     assert running.returncode == status, err
-    assert "the same command goes on from here" in err
+    assert "the same command resumes from here" in err
     assert "Traceback" not in err
     left = files(folder)
     assert not any(Path(name).name.startswith(".") for name in left)

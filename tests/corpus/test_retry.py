@@ -160,7 +160,7 @@ def test_what_has_codes_keeps_them_when_its_sound_is_out_of_reach(engine, run, a
 def test_killed_meanwhile_any_command_keeps_what_has_codes(run, away, said, folder):
     begin_retry(folder, read_plan(folder))
     before = with_codes(folder)
-    assert (run().ok, said) == (15, ["going on with the retry that was begun before"])
+    assert (run().ok, said) == (15, ["resuming the retry that was started before"])
     assert with_codes(folder) == before
     assert not (folder / RETRY).exists()
 
@@ -244,7 +244,7 @@ def test_what_is_under_way_is_not_begun_again(run, said, folder, stores):
     assert [(folder / marker).exists() for marker in markers] == [True, False, False]
     stamps = times(folder)
     run(retry_failed=True)
-    assert said == ["going on with the retry that was begun before; run it once more for what failed since"]
+    assert said == ["resuming the retry that was started before; run it once more for what failed since"]
     assert changed(stamps, times(folder)) == {"0000-00002", "0000-00008"}
     assert resume_retry(folder) == set()
     assert begin_retry(folder, read_plan(folder)) == ["0000-00000", "0000-00002", "0000-00008"]

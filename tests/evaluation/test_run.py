@@ -358,7 +358,7 @@ def test_ctrl_c_ends_it_at_once(corpus, examples, tiny_checkpoint, tmp_path):
     workers_of = children(child.pid)
     os.killpg(child.pid, signal.SIGINT)
     _, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (130, "interrupted; the same command goes on from the files that are done\n")
+    assert (child.returncode, err) == (130, "interrupted; the same command resumes from the files that are done\n")
     assert results.read_text().count("\n") == 6
     gone = time.monotonic() + 10  # python's resource tracker ends a moment after its parent
     while any(alive(pid) for pid in workers_of) and time.monotonic() < gone:

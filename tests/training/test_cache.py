@@ -612,7 +612,7 @@ def full_disk_story(speech: Path, tmp_path: Path, cache: Path, start) -> None:
     out = child.communicate(timeout=60)[0]
     refused, hint = (line for line in out.splitlines() if line.startswith(("refused", "hint")))
     assert f"refused {cache}/mels/" in refused
-    assert "no room for the mel cache" in refused
+    assert "not enough disk space for the mel cache" in refused
     assert " MB are written, about " in refused
     assert "MELCODEC_CACHE" in hint
     written = int(out.split("refused")[0].split()[-1])

@@ -132,7 +132,7 @@ def test_a_stop_reaches_all(speech_folder, tmp_path):
         time.sleep(0.01)
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does
     err = finish(child)
-    assert "the same command goes on from here" in err
+    assert "the same command resumes from here" in err
     assert state_paths(tmp_path / "run")
     assert (tmp_path / "run/last.safetensors").exists()
 

@@ -42,7 +42,7 @@ def train_vocoder(
     Raises:
         MelcodecError: no speech, a run folder made with other settings, an unknown device, an ``init`` of other sizes or for
             another mel.
-        KeyboardInterrupt: ``calls`` asked to stop while waves were decoded; the next call goes on with them.
+        KeyboardInterrupt: ``calls`` asked to stop while waves were decoded; the next call resumes.
     """
     settings, folder, calls = config or VocoderRunConfig(), Path(folder), calls or Callbacks()
     target = find_device(device)
@@ -64,7 +64,7 @@ def _waves(utterances: list[Utterance], settings: VocoderRunConfig, calls: Callb
     def update(done: int, total: int) -> None:
         calls.cached(done, total)
         if done < total and calls.should_stop():
-            raise KeyboardInterrupt("stopped while decoding speech; the same command goes on with it")
+            raise KeyboardInterrupt("stopped while decoding speech; the same command resumes with it")
 
     return cache_waves(utterances, settings.mel.sample_rate, update)
 

@@ -40,7 +40,7 @@ class VocoderTrainConfig(Settings):
     steps: int = Field(20_000, ge=1, description="of the optimizer, in all")
     init: str = Field("", description="vocoder to start from: a file, run folder or shipped name")
     valid_every: int = Field(500, ge=1, description="steps between validations")
-    valid_clips: int = Field(12, ge=1, description="validation clips, of which the first four seconds are heard")
+    valid_clips: int = Field(12, ge=1, description="validation clips, of which the first four seconds are used")
     refine: int = Field(8, ge=0, description="Griffin-Lim iterations after which a validation judges")
     save_every: int = Field(250, ge=1, description="steps between states for resuming")
     log_every: int = Field(50, ge=1, description="steps between metric lines")

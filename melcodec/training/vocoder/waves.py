@@ -1,7 +1,7 @@
 """The waves that a vocoder learns from: a corpus as one memory-mapped int16 file, and the crops of a step.
 
 ``waves.i16`` holds the samples of all utterances one after the other, at the mel's rate; ``index.jsonl`` has a line for
-each, in order: its samples, or why it has none. A build that was killed goes on after its last line. The folder's name is
+each, in order: its samples, or why it has none. A build that was killed is resumed after its last line. The folder's name is
 a hash of the rate and of every utterance with the size and time of its file.
 """
 
@@ -55,7 +55,7 @@ def cache_waves(utterances: Sequence[Utterance], sample_rate: int, update: Updat
     """The waves of ``utterances`` at ``sample_rate`` Hz, decoded as far as an earlier call has not done it.
 
     Args:
-        update: called with the utterances done and those in all. What it raises ends the work; the next call goes on.
+        update: called with the utterances done and those in all. An exception in it ends the work; the next call resumes.
 
     Raises:
         MelcodecError: no utterance could be read. Some that could not are in ``failures``.
