@@ -325,7 +325,7 @@ class Codec:
     def _encode_mel_stream(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Codes (Q, n) of the windows over a stream of natural mel blocks (M, t)."""
         reach = self.model.reach
-        if reach.encoder_halo is None:  # unbounded context is run whole, never approximated
+        if reach.encoder_halo is None:  # a model of unbounded reach is run on the whole input, never approximated
             blocks = [np.concatenate(list(self._within_longest(blocks)), axis=-1)]
         halo, length = reach.encoder_halo or 0, 1 << 62
         for chunk, mel in windows(blocks, self._chunk(reach.encoder_halo, length), halo, reach.stride):

@@ -58,7 +58,7 @@ def exact_float32(device: torch.device) -> Iterator[None]:
 
 
 class _Switches:
-    """The process's switches for reduced precision, off while at least one thread wants them off."""
+    """The process's switches for reduced precision, off while at least one thread needs them off."""
 
     def __init__(self) -> None:
         self._lock, self._inside, self._restore = threading.Lock(), 0, ExitStack()

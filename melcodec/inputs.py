@@ -198,7 +198,7 @@ def padded(mels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _tensor(value: Any, noun: str, file_cure: str | None) -> Tensor:
-    """``value`` as a tensor with its own numbers, in a byte order and layout that torch knows."""
+    """``value`` as a tensor with its own numbers, in a byte order and layout that torch supports."""
     if isinstance(value, Tensor):
         if value.layout != torch.strided or value.is_meta or value.is_quantized:
             raise MelcodecError(f"{noun} as a tensor without plain data ({value.layout}, {value.device})", "give a dense tensor")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 POLL_SECONDS = 0.25  # also the longest delay until a Ctrl-C is handled
 REPORT_SECONDS = 0.5  # between two reports of progress
-LAST_SECONDS = 10.0  # that a killed process has to be gone
+LAST_SECONDS = 10.0  # until a killed process must have ended
 STARTS = 3  # deaths before the first task that are not chance
 MOST_ON_WINDOWS = 30  # whose system calls wait for 63 things at once, and each worker is two
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class Pool(Generic[T, R]):
         """What happened; waits at most ``timeout`` seconds for something to happen.
 
         Raises:
-            MelcodecError: a worker raised it, which ends the work; or workers die while they start.
+            MelcodecError: a worker raised it, which ends the work; or workers end while they start.
             OSError: likewise, such as a full disk.
         """
         left = [worker.deadline - time.monotonic() for worker in self.workers if worker.tasks]
@@ -184,7 +184,7 @@ class _Worker(Generic[T, R]):
 
     def news(self) -> Iterator[Reported[T] | Finished[T, R] | Lost[T]]:
         """What it said, and whether it died or took too long; a new process takes the place of such a one."""
-        ended = not self.process.is_alive()  # asked first: what it said before it ended is in the pipe by now
+        ended = not self.process.is_alive()  # checked first: everything it sent before it ended is in the pipe by now
         heard = []
         try:
             while self.pipe.poll():
@@ -210,7 +210,7 @@ class _Worker(Generic[T, R]):
         if word == "ready":
             self.ready, self.failed_starts = True, 0
             with suppress(OSError):
-                for given in self.tasks:  # that its predecessor left
+                for given in self.tasks:  # left by the worker before it
                     self.pipe.send(given.task)
         elif word == "refused":
             raise value
@@ -229,7 +229,7 @@ class _Worker(Generic[T, R]):
             self.failed_starts += 1
         if self.failed_starts == STARTS:
             raise MelcodecError(
-                f"workers die while they start ({self.failure or self._cause()})",
+                f"workers end while they start ({self.failure or self._cause()})",
                 "out of memory? try fewer workers; a script does its work under if __name__ == '__main__':",
             )
         lost = self.tasks.popleft() if self.ready and self.tasks else None
@@ -321,7 +321,7 @@ def follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="watcher", daemon=True).start()
-    if sys.platform == "linux":  # also where foreign code never lets a Python thread run again
+    if sys.platform == "linux":  # also if other code never releases the interpreter lock
         import ctypes
 
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

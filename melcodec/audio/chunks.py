@@ -63,7 +63,7 @@ class Sound:
 
     @property
     def streamed(self) -> bool:
-        """Whether whoever wrote the header did not know."""
+        """Whether the program that wrote the header did not know the length."""
         return not 0 <= self.promised < (STREAMED_WIDE if self.wide else STREAMED_BYTES)
 
 

@@ -79,7 +79,7 @@ def read_wav_header(stream: IO[bytes]) -> LiveFormat | Pushback:
             break
         if name == b"fmt ":
             form = _format(body)
-            if form is None:  # compressed: a decoder knows
+            if form is None:  # compressed: the decoder finds it
                 return Pushback(head, stream)
     raise MelcodecError(f"{NAME}: ends inside the header of a wav", code="truncated")
 

@@ -28,7 +28,7 @@ SAMPLE_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11
 MONO = 3  # of the two bits that say how channels are coded
 LARGEST_INDEX = 14  # of a bit rate
 DECODER_DELAY = 529  # samples that decoders of layer III add, and drop together with the encoder's delay
-INFO_BYTES = 152  # of a frame, which a decoder wants to see before it looks for an Info header
+INFO_BYTES = 152  # of a frame, which a decoder needs before it looks for an Info header
 LAME_DELAY = 21  # bytes from the name of the encoder to the samples that it added before and after
 SLOPPY_FRAMES = 4  # some encoders count the frame of the header, or drop a last one
 ROOM = 1 << 16  # bytes: some programs leave zeros between the tag and the first frame; libmpg123 passes over so many
@@ -113,7 +113,7 @@ def survey(content: IO[bytes], start: int) -> Layout:
 
 
 def _part(run: Run, delay: int | None = None) -> Part:
-    """The frames of ``run`` as a file whose length a decoder knows; ``delay`` samples at its start are no sound."""
+    """The frames of ``run`` as a file from which a decoder can tell the length; ``delay`` samples at its start are no sound."""
     kind, samples = run.kind, run.frames * run.kind.samples
     ranges: tuple[Piece, ...] = tuple(run.ranges)
     header = bytes([0xFF, run.header[1] | 1, LARGEST_INDEX << 4 | run.header[2] & 12, run.header[3] & 0xC0])
@@ -147,7 +147,7 @@ def _side_information(kind: Kind) -> int:
 
 
 def _tag(frame: bytes, kind: Kind) -> Tag | None:
-    """What a frame says that is an Info header; None when it is none."""
+    """The content of a frame that is an Info header; None for other frames."""
     if frame[36:40] == b"VBRI":
         return Tag(int.from_bytes(frame[50:54], "big"), None)
     info = frame[4 + _side_information(kind) :]

@@ -43,7 +43,7 @@ def describe_machine(device: torch.device) -> Machine:
 
 
 def _cores() -> int:
-    # a container or taskset may leave fewer than the machine has; not every system can say
+    # a container or taskset may leave fewer than the machine has; not every system can report it
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -80,7 +80,9 @@ class Tally:
         if found == "other":
             before = entries(job.target.parent)[job.target.name].recipe
             raise self._mixture(job.target, differences(before, self.recipe), hint)
-        if found == "unlisted" and "fingerprint" in self.recipe:  # codes of an older melcodec say who made them
+        if (
+            found == "unlisted" and "fingerprint" in self.recipe
+        ):  # codes of an older melcodec carry the fingerprint of their checkpoint
             made_by = fingerprint_of(job.target)
             if made_by not in (None, self.recipe["fingerprint"]):
                 raise self._mixture(job.target, f"fingerprint was {made_by} and is {self.recipe['fingerprint']}", hint)

@@ -72,7 +72,7 @@ def encode_stream(codec: Codec, source: str, kind: str, input_rate: int | None) 
         except MelcodecError as error:  # there was none
             raise problem or error from None
         writer.write(codes[0].cpu().numpy())
-        if not isinstance(problem, MelcodecError):  # after an error the stream has no end, so that its reader knows
+        if not isinstance(problem, MelcodecError):  # after an error the stream has no end, so that its reader notices it
             writer.end(num_samples)
     say(f"{num_samples / codec.sample_rate:.2f} s encoded")
     if problem is not None:

@@ -175,7 +175,7 @@ def _jobs_of(item: Path, output: Path | None, suffix: str, wanted: Literal["audi
     """The jobs of a file or a folder; ``others`` takes up what else the folder holds."""
     if not item.is_dir():
         if is_standard(item) or plain(str(item)) == "standard input":
-            raise MelcodecError("standard input has no name to call the output after", "give a file with -o")
+            raise MelcodecError("standard input has no name after which to name the output", "give a file with -o")
         return [Job(item, (output or item.parent) / (item.stem + suffix))]
     found = walk(item, wanted_files(wanted))
     if not found.files:
@@ -193,7 +193,7 @@ def is_list(item: Path) -> bool:
         return False
     try:
         return kind_of(str(item)) in LISTING
-    except MelcodecError:  # whoever reads it says what it is
+    except MelcodecError:  # reading it gives the error
         return False
 
 

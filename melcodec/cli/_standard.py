@@ -58,7 +58,10 @@ def output_file(output: Path, suffix: str) -> Path:
     if not is_standard(output):
         return output
     if sys.stdout.isatty():
-        raise MelcodecError("-o -: standard output is a terminal, and the output is not text", "give a file, or pipe it on")
+        raise MelcodecError(
+            "-o -: standard output is a terminal, and the output is not text",
+            "give a file, or pipe the output into another program",
+        )
     path = _folder() / f"standard output{suffix}"
     _outputs.append(path)
     return path

@@ -22,7 +22,7 @@ ShardSize = Annotated[int, typer.Option(min=1, help="Utterances per file, for we
 Offset = Annotated[int, typer.Option(min=0, help="tokens: number of the first code, such as the size of a text vocabulary.")]
 PatternOption = Annotated[str, typer.Option("--pattern", help="tokens: flat or delay, for several codebooks.")]
 Runs = Annotated[bool, typer.Option("--runs", help="tokens: one token for a code that repeats, with durations beside it.")]
-corpus_app = typer.Typer(no_args_is_help=True, help="Folders of codes: what is in them, whether it is whole, other forms.")
+corpus_app = typer.Typer(no_args_is_help=True, help="Folders of codes: describe, verify and export them.")
 
 
 @corpus_app.command("info")

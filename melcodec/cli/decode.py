@@ -148,7 +148,7 @@ def decode_live(
     from melcodec.plots import FORMATS
 
     if output is None:
-        raise MelcodecError("standard input has no name to call the output after", "give a file with -o")
+        raise MelcodecError("standard input has no name after which to name the output", "give a file with -o")
     if is_standard(output):
         if normalized or to not in (None, live.WAV, live.RAW):
             raise MelcodecError("a stream of codes becomes a stream of sound", "--to wav or --to raw; or give a file with -o")

@@ -102,7 +102,7 @@ def bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def command_line() -> str:
-    """The command as it was typed, for whoever wants to repeat it."""
+    """The command as it was typed, so that it can be repeated."""
     return shlex.join(["melcodec", *sys.argv[1:]])
 
 

@@ -40,11 +40,11 @@ class Engine(str, Enum):
 
 
 EngineName = Annotated[Engine, typer.Option(help="Processes of this machine, or actors of a Ray cluster.")]
-Address = Annotated[str, typer.Option(help="Of the Ray cluster: auto, local or HOST:PORT.")]
+Address = Annotated[str, typer.Option(help="Address of the Ray cluster: auto, local or HOST:PORT.")]
 UnitSize = Annotated[int, typer.Option(min=0, help="Utterances per part; 0: about a thousand, fewer if the corpus is small.")]
 UnitTimeout = Annotated[float, typer.Option(min=1, help="Seconds for a unit; more for one of over 4 hours of sound.")]
-MaxFailures = Annotated[str, typer.Option(help="Failures that are still a success: a count, or a share as 0.5%.")]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Do what failed again: the cause may be gone.")]
+MaxFailures = Annotated[str, typer.Option(help="Exit with 0 up to this many failures: a count, or a share such as 0.5%.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Encode again what failed in an earlier run.")]
 Truncated = Annotated[OnTruncated, typer.Option(help="Truncated files: keep their codes, drop them, or count them as failed.")]
 MinSeconds = Annotated[float, typer.Option(min=0, help="Shorter sound is an error; 0: shorter than 23 ms.")]
 PLAIN_SECONDS = 10.0  # between progress lines when not on a terminal

@@ -40,7 +40,7 @@ Plot = Annotated[Path | None, typer.Option(help="Folder for a picture of each ut
 Seconds = Annotated[float, typer.Option(min=0.1, help="Length of each sample, its prompt included.")]
 Prompt = Annotated[Path | None, typer.Option(help="Sound or codes file that the samples continue.")]
 PromptSeconds = Annotated[float | None, typer.Option(min=0.05, help="Use only this much of the prompt's beginning.")]
-Count = Annotated[int, typer.Option(min=1, help="How many samples; more than one need a folder as -o.")]
+Count = Annotated[int, typer.Option(min=1, help="Number of samples; for more than one, -o is a folder.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="Below 1 prefers probable codes; 0 always takes the most probable.")]
 TopP = Annotated[float, typer.Option(min=0.001, max=1.0, help="Draw from the most probable codes that together have this share.")]
 PLAIN_SECONDS = 10.0  # between progress lines when stderr is not a terminal

@@ -27,7 +27,7 @@ RunFolder = Annotated[
         callback=options.folder_only,
     ),
 ]
-vocoder_app = typer.Typer(no_args_is_help=True, help="Train a vocoder, which makes sound of mels, for --vocoder.")
+vocoder_app = typer.Typer(no_args_is_help=True, help="Train a vocoder, which turns mels into sound, for --vocoder.")
 
 
 @vocoder_app.command("train")

@@ -17,7 +17,7 @@ NOT_IN_CODES: dict[str, Any] = {"decides_codes": False}
 
 
 class Settings(BaseModel):
-    """A group of settings: it cannot change once made, and knows no other keys than its own."""
+    """A group of settings: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -95,7 +95,7 @@ class _CodebookSettings(Settings):
         description="training: codes are drawn from softmax(-distance / temperature), as in RQ-VAE; 0: the nearest",
         json_schema_extra=NOT_IN_CODES,
     )
-    decay: float = Field(0.99, gt=0, lt=1, description="of the moving averages, per step", json_schema_extra=NOT_IN_CODES)
+    decay: float = Field(0.99, gt=0, lt=1, description="decay of the moving averages, per step", json_schema_extra=NOT_IN_CODES)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -128,7 +128,7 @@ class ResidualConfig(Settings):
     dropout: float = Field(
         0.0, ge=0, le=1, description="share of training items that use only their first stages", json_schema_extra=NOT_IN_CODES
     )
-    inner: QuantizerConfig = Field(default_factory=EMAConfig, description="of each stage")
+    inner: QuantizerConfig = Field(default_factory=EMAConfig, description="the quantizer of each stage")
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -142,7 +142,7 @@ class GroupedConfig(Settings):
     kind: Literal["grouped"] = "grouped"
     groups: int = Field(2, ge=1, le=256, description="D must be a multiple of it")
     shared: bool = Field(False, description="all groups use one quantizer")
-    inner: QuantizerConfig = Field(default_factory=EMAConfig, description="of each group")
+    inner: QuantizerConfig = Field(default_factory=EMAConfig, description="the quantizer of each group")
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ class AugmentConfig(Settings):
 
 
 class CodebookConfig(Settings):
-    """How the codebook starts and how its unused codes are kept alive in training."""
+    """How the codebook starts and how unused codes are replaced in training."""
 
     start: Literal["kmeans", "data", "stock"] = Field(
         "kmeans", description="k-means over encoded speech, encoded speech itself, or XTTS's random start"
@@ -64,7 +64,7 @@ class CodebookConfig(Settings):
     kmeans_iterations: int = Field(10, ge=1, description="passes of the k-means start")
     revive: Literal["batch", "two-sided", "none"] = Field(
         "batch",
-        description="batch: dead codes become latents of the batch; two-sided: too rare and too frequent ones become normal noise",
+        description="batch: dead codes become latents of the batch; two-sided: too rare and too frequent ones become noise",
     )
     revive_below: float = Field(0.03, ge=0, description="batch: a code is dead under this share of the mean cluster size")
 
@@ -84,7 +84,7 @@ class OptimizerConfig(Settings):
     final_lr_fraction: float = Field(0.02, ge=0, le=1, description="cosine and wsd end at this share of lr")
     decay_fraction: float = Field(0.2, gt=0, le=1, description="the share of the steps over which wsd goes down")
     step_every: int = Field(10_000, ge=1, description="steps between two drops of the step schedule")
-    step_factor: float = Field(0.5, gt=0, le=1, description="what a drop multiplies the rate by")
+    step_factor: float = Field(0.5, gt=0, le=1, description="factor by which a drop changes the rate")
 
 
 class DiscriminatorConfig(Settings):
@@ -92,9 +92,9 @@ class DiscriminatorConfig(Settings):
 
     kind: Literal["patch"] = "patch"
     channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (24, 48, 64, 96), min_length=1, description="of its convolutions; a last one makes the judgement"
+        (24, 48, 64, 96), min_length=1, description="channels of its convolutions; one more gives its output"
     )
-    start_step: int = Field(0, ge=0, description="the step from which it learns and is listened to")
+    start_step: int = Field(0, ge=0, description="first step in which it is trained and its loss counts")
     lr: float = Field(2e-4, gt=0, description="constant learning rate of its AdamW")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
         (0.8, 0.99), description="decays of the averaged gradients and of their squares"
@@ -114,7 +114,7 @@ class ObjectiveConfig(Settings):
     commitment: float = Field(0.25, ge=0, description="squared distance that pulls latents towards their codewords")
     commitment_spectral_norm: float = Field(0.0, ge=0, description="the same distance, as its largest singular value")
     codebook: float = Field(1.0, ge=0, description="squared distance that pulls codewords towards their latents (gradient)")
-    adversarial: float = Field(0.0, ge=0, description="hinge loss of the discriminator's judgement; 0: no discriminator")
+    adversarial: float = Field(0.0, ge=0, description="hinge loss of the discriminator's output; 0: no discriminator")
     feature_matching: float = Field(0.5, ge=0, description="difference of the discriminator's features, where there is one")
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
 
@@ -138,11 +138,11 @@ class ObjectiveConfig(Settings):
 class TrainConfig(Settings):
     """How long, how often, how precisely, and which part."""
 
-    steps: int = Field(20_000, ge=1, description="of the optimizer, in all")
+    steps: int = Field(20_000, ge=1, description="optimizer steps in all")
     accumulate: int = Field(1, ge=1, description="parts of a batch that go through the model one after the other")
     tune: Literal["full", "decoder", "frozen-codebook"] = Field("full", description="decoder keeps all codes valid")
     init: str = Field("", description="checkpoint to start from")
-    weight_ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights, which are judged and kept; 0: none")
+    weight_ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights, which are validated and saved; 0: none")
     valid_every: int = Field(1_000, ge=1, description="steps between validations")
     valid_minutes: float = Field(60.0, gt=0, description="most minutes of speech in a validation, spread over the whole set")
     save_every: int = Field(500, ge=1, description="steps between states for resuming")
@@ -151,17 +151,17 @@ class TrainConfig(Settings):
         description="steps between checkpoints that are kept, or 'epoch': once per pass over the corpus; 0: none",
     )
     log_every: int = Field(50, ge=1, description="steps between metric lines")
-    samples: int = Field(3, ge=0, description="validation clips drawn and sounded at every validation")
+    samples: int = Field(3, ge=0, description="validation clips of which pictures and sounds are made")
     wandb: Literal["off", "offline", "online"] = Field("off", description="logs to Weights & Biases as well")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the device is fast at it")
     compile: bool = Field(False, description="compile the model with torch.compile, which takes minutes and then saves time")
-    seed: int = Field(0, ge=0, lt=1 << 32, description="of first weights, crops and everything else that is drawn")
+    seed: int = Field(0, ge=0, lt=1 << 32, description="random seed")
 
 
 class RunConfig(Settings):
     """A model and how it is trained: what a preset holds."""
 
-    version: int = Field(CONFIG_VERSION, ge=1, description="of this layout of settings")
+    version: int = Field(CONFIG_VERSION, ge=1, description="version of the layout of these settings")
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()

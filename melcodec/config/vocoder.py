@@ -16,7 +16,7 @@ class GriffinLimConfig(Settings):
     iterations: int = Field(32, ge=1, description="projections between magnitudes and consistent spectrograms")
     momentum: float = Field(0.99, ge=0, le=1, description="0 is the classic algorithm")
     nmf_iterations: int = Field(20, ge=0, description="updates of the mel inversion")
-    seed: int = Field(0, ge=0, description="of the phases it starts from")
+    seed: int = Field(0, ge=0, description="random seed of the first phases")
 
 
 class LearnedVocoderConfig(Settings):
@@ -34,7 +34,7 @@ class VocosConfig(Settings):
     width: int = Field(256, ge=1, description="channels")
     hidden: int = Field(768, ge=1, description="channels inside a block")
     num_blocks: int = Field(8, ge=1, description="ConvNeXt blocks")
-    kernel_size: int = Field(7, ge=1, description="frames that a layer sees; odd")
+    kernel_size: int = Field(7, ge=1, description="frames in the kernel of a layer; odd")
     nmf_iterations: int = Field(10, ge=0, description="updates of the mel inversion that it starts from")
 
     @model_validator(mode="after")

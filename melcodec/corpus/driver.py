@@ -108,7 +108,7 @@ def preprocess(
 
 
 class _Run:
-    """Tasks out, events in; of the units that are ``retried``, only error rows are made anew."""
+    """Gives tasks to workers and handles their events; of units that are ``retried``, only error rows are encoded again."""
 
     def __init__(
         self, executor: Executor, settings: PreprocessSettings, callbacks: Callbacks, meter: Meter, retried: Collection[str]
@@ -263,7 +263,7 @@ def _locked(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
-        raise MelcodecError(f"{folder}: another melcodec preprocess is at work there", "wait for it, or stop it") from None
+        raise MelcodecError(f"{folder}: another melcodec preprocess is running there", "wait for it, or stop it") from None
     except OSError as error:
         raise MelcodecError(f"{folder}: cannot be written: {error.strerror or error}") from None
     try:

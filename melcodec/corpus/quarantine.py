@@ -2,7 +2,7 @@
 
 A unit is tried ``attempts`` times. Then its halves are tried, and the halves of those that kill their worker, until a single
 utterance has killed its worker ``attempts`` times: it becomes an error row, and the unit is encoded without it. If no single
-utterance does so, the unit needs too much memory at once and is encoded one utterance at a time; if that fails too, it is given up.
+utterance does so, the unit needs too much memory at once and is encoded one utterance at a time; if that fails, it is given up.
 Only the whole unit is ever written, so the bytes of its part do not depend on these attempts.
 """
 

@@ -188,7 +188,7 @@ class _Hand:
         if not self.ready:
             self.failed_starts += 1
         if self.failed_starts == STARTS:
-            raise MelcodecError(f"workers die while they start: {error}", "is melcodec installed on every node?")
+            raise MelcodecError(f"workers end while they start: {error}", "is melcodec installed on every node?")
         lost = [Lost(self.number, self.task, status, error)] if self.task else []
         self._start()
         yield from lost

@@ -74,7 +74,7 @@ Event = Reported[UnitTask] | Finished[UnitTask, "Receipt | None"] | Lost[UnitTas
 
 
 class Executor(Protocol):
-    """Workers, wherever they are. Those that die are replaced."""
+    """Workers on this machine or on others. Workers that die are replaced."""
 
     def idle(self) -> int:
         """How many workers wait for a task."""

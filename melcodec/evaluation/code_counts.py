@@ -106,7 +106,9 @@ def count_codes(files: Sequence[Counts], open_codec: Callable[[], Codec], update
     sizes = origin.known_sizes or open_codec().sizes
     for total, size in zip(totals, sizes, strict=False):
         if len(total) > size:
-            raise MelcodecError(f"code {len(total) - 1} is none of a codebook of {size}", "give the checkpoint with --checkpoint")
+            raise MelcodecError(
+                f"code {len(total) - 1} does not exist in a codebook of {size} codes", "give the checkpoint with --checkpoint"
+            )
     counts = [_added(np.zeros(size, np.int64), total) for total, size in zip(totals, sizes, strict=False)]
     return Counted(counts, left_out, origin.unknown)
 

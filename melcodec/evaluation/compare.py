@@ -159,7 +159,9 @@ def compare(
     """
     folders = [Path(side).is_dir() and not is_run(side) for side in (a, b)]
     if folders[0] != folders[1]:
-        raise MelcodecError(f"{a} and {b}: one is a folder of codes, the other is not", "compare two of a kind")
+        raise MelcodecError(
+            f"{a} and {b}: one is a folder of codes, the other is not", "compare two checkpoints, or two folders of codes"
+        )
     if all(folders):
         if data:
             raise MelcodecError("folders of codes are compared as they are", "leave out the audio, or give two checkpoints")

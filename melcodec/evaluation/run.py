@@ -181,7 +181,7 @@ def vocoder_facts(config: VocoderConfig) -> dict[str, Any]:
 
 
 def without(train: Sequence[Subject], evaluated: Sequence[Subject]) -> list[Subject]:
-    """What of ``train`` is not evaluated: an anchor that was learned from its test is none."""
+    """What of ``train`` is not evaluated: an anchor must not be learned from the files that it is tested on."""
     known = {(os.path.realpath(item.utterance.path), item.utterance.member) for item in evaluated}
     return [item for item in train if (os.path.realpath(item.utterance.path), item.utterance.member) not in known]
 

@@ -171,7 +171,7 @@ def score(pair: Pair, names: Iterable[str]) -> Scores:
             value = SCORERS[name](pair)
         except MelcodecError as error:
             scores.absent[name] = error.message
-        except Exception as error:  # of a foreign package, on this one sound: whatever it is, it is no score
+        except Exception as error:  # raised by another package for this sound: there is no score
             scores.absent[name] = f"{type(error).__name__}: {error}"
         else:
             if math.isfinite(value):

@@ -126,7 +126,7 @@ def _read_manifest(manifest: Path) -> dict[str, dict[str, str]]:
         with manifest.open(encoding="utf-8-sig", newline="") as file:
             rows = [{name: value or "" for name, value in row.items() if name} for row in csv.DictReader(file)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MelcodecError(f"{manifest}: not readable as a list ({error})", "mend it or move it away") from None
+        raise MelcodecError(f"{manifest}: not readable as a list ({error})", "correct it or move it away") from None
     folder = manifest.parent
     return {str((folder / row["path"]).resolve()): row for row in rows if row.get("path")}
 

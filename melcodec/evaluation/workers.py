@@ -63,7 +63,7 @@ class Scorer:
         self.norms = self.codec.frontend.norms.cpu().numpy()
 
     def do(self, task: FileTask) -> Result:
-        """Raises MelcodecError, among them for what a foreign program makes of one system's output."""
+        """Raises MelcodecError, also if an external program fails for one system."""
         item = task.subject.utterance
         original = self.tools.original(load_sound(task.subject, self.codec.sample_rate))
         codes = self.tools.encode(original)

@@ -137,7 +137,7 @@ def _is_fact(shape: tuple[int, ...]) -> bool:
 
 
 def array_suffix(path: Path) -> str:
-    """The suffix of ``path`` in lower case; MelcodecError when it is none of ``SUFFIXES``."""
+    """The suffix of ``path`` in lower case; MelcodecError when it is not one of ``SUFFIXES``."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise MelcodecError(f"{path}: '{suffix or path.name}' is no array format", f"use one of {', '.join(SUFFIXES)}")

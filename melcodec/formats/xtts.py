@@ -173,7 +173,7 @@ def torch_load(path: Path) -> Any:
     if path.is_dir():
         raise MelcodecError(f"{path}: is a folder, not a file")
     try:
-        with warnings.catch_warnings():  # torch remarks on foreign pickles before it refuses them
+        with warnings.catch_warnings():  # torch warns about pickles of other libraries before it refuses them
             warnings.simplefilter("ignore")
             # mapped: of a trainer's gigabytes of optimiser state only the DVAE's pages are read
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

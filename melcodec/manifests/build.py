@@ -65,7 +65,7 @@ def find_utterances(sources: Sequence[str | Path], note: Callable[[str], None] |
 
 
 def find_speech(sources: Sequence[str | Path], note: Callable[[str], None] | None = None) -> list[Utterance]:
-    """The utterances of each of ``sources`` in turn, for those who need no ids: two sources may have equal ones.
+    """The utterances of each of ``sources`` in turn, for callers that need no ids: two sources may have equal ones.
 
     See ``find_utterances`` for the rest.
     """

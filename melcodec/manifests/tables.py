@@ -103,7 +103,7 @@ class _Named:
         self.files: dict[str, list[str]] = {}
         try:
             names = sorted(path.name for path in Path(joined(rows.folder, self.folder)).iterdir())
-        except FileNotFoundError:  # whoever reads the files will say so
+        except FileNotFoundError:  # reading the files gives the error
             names = []
         except OSError as error:
             raise from_os(error) from None

@@ -14,7 +14,7 @@ from melcodec.manifests.tables import read_table
 
 @dataclass(frozen=True)
 class Known:
-    """What a tree tells about a file. ``name`` is what its id is made of."""
+    """What a folder tree says about a file. Its id is made from ``name``."""
 
     name: str
     speaker: str = ""

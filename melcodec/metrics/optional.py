@@ -1,4 +1,4 @@
-"""Packages of ``melcodec[eval]``: found, imported in silence, or named with the line that installs them."""
+"""Packages of ``melcodec[eval]``: imported without warnings, or reported with the command that installs them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def is_installed(package: str) -> bool:
 
 
 def optional(package: str) -> Any:
-    """Import ``package``, passing over its deprecation warnings, which are its authors' business.
+    """Import ``package``, ignoring its deprecation warnings.
 
     Raises:
         MelcodecError: it is not installed, or it does not import.

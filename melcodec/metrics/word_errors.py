@@ -27,7 +27,7 @@ class WordErrors(NamedTuple):
 
 
 def is_english(language: str) -> bool:
-    """Whether a language tag such as ``en`` or ``en-US`` is one that the recogniser knows."""
+    """Whether a language tag such as ``en`` or ``en-US`` is one that the recogniser supports."""
     return re.split(r"[-_]", language.lower())[0] in LANGUAGES
 
 

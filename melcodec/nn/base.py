@@ -77,7 +77,7 @@ class Layer(nn.Module):
 
 
 class Stack(nn.Sequential):
-    """Layers in a row, each of which knows the lengths of its items."""
+    """Layers in a row, each of which is called with the lengths of its items."""
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See ``Coder.forward``."""

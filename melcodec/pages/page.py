@@ -63,7 +63,7 @@ def write_page(path: Path, title: str, summary: Sequence[str], sections: Sequenc
 
 
 def _view(part: Part) -> dict[str, Any]:
-    """What the template wants to know about ``part``."""
+    """The values that the template needs for ``part``."""
     match part:
         case Text():
             return {"kind": "text", "paragraphs": part.paragraphs}

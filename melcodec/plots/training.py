@@ -159,7 +159,7 @@ def _draw_panel(axes: Axes, panel: Panel, curves: Curves) -> None:
         axes.set_yscale("log")
         plain_numbers(axes.yaxis)
     elif "codes_used" in panel.curves:
-        axes.set_ylim(bottom=0)  # how far from none and from all is what one wants to see
+        axes.set_ylim(bottom=0)  # so that both the distance from 0 and from all is seen
     elif "lr" in panel.curves:
         axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes.set_ylabel(panel.label)

@@ -80,7 +80,7 @@ class PriorTrainConfig(Settings):
     valid_every: int = Field(200, ge=1, description="steps between validations")
     save_every: int = Field(200, ge=1, description="steps between states for resuming")
     log_every: int = Field(20, ge=1, description="steps between metric lines")
-    samples: int = Field(2, ge=0, description="samples to hear, made at some validations")
+    samples: int = Field(2, ge=0, description="audio samples made at some validations")
     sample_seconds: float = Field(6.0, gt=0, description="length of each sample")
     sample_every: int = Field(1_000, ge=1, description="steps between samples; the last step has some as well")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the device is fast at it")

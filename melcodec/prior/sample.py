@@ -67,7 +67,7 @@ def sample(
     if len(counts) != 1:
         raise MelcodecError("prompts that are continued together must be equally long", "continue them one by one")
     if (known := counts.pop()) >= num_codes:
-        raise MelcodecError(f"the prompt has {known} codes and {num_codes} were asked for", "ask for more --seconds")
+        raise MelcodecError(f"the prompt has {known} codes and {num_codes} were asked for", "give a larger --seconds")
     drawer = _Drawer(
         tokens, num_codes, [np.random.default_rng((sampling or Sampling()).seed + (i << 32)) for i in range(len(given))]
     )

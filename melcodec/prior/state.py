@@ -75,7 +75,7 @@ class PriorState:
             self._take(path, tensors)
             self.progress = Progress(**meta["progress"])
             return damaged
-        raise MelcodecError(f"{folder}: no state of this run is whole", "choose another folder with -o")
+        raise MelcodecError(f"{folder}: no saved state of this run can be read", "choose another folder with -o")
 
     def _take(self, path: Path, tensors: dict[str, Tensor]) -> None:
         below: dict[str, dict[str, Tensor]] = {NETWORK: {}, OPTIMIZER: {}}

@@ -269,7 +269,7 @@ def _unpacked(folder: Path, paths: Sequence[Path]) -> Path:
             writer.write_batch(*table.to_batches() or [pa.RecordBatch.from_pylist([], parquet.SCHEMA)])
     for old in target.parent.glob("codes-*.arrow"):
         if old != target:
-            old.unlink(missing_ok=True)  # who has it open keeps it
+            old.unlink(missing_ok=True)  # a process that has it open can still read it
     return target
 
 

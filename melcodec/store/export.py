@@ -280,7 +280,7 @@ def _write_huggingface(rows: Iterator[Row], folder: Path, target: _Target) -> No
 
 
 def _write_lhotse(rows: Iterator[Row], folder: Path, target: _Target) -> None:
-    # lhotse cuts arrays along their first axis, which is therefore time; it wants to know where the files are, so that
+    # lhotse cuts arrays along their first axis, which is therefore time; it needs the places of the files, so that
     # a folder that is moved must be exported again
     with (folder / "cuts.jsonl.gz").open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as cuts:
         for row in rows:

@@ -17,7 +17,7 @@ from typing import Any
 from melcodec.errors import MelcodecError
 
 RUN, SEGMENTS, PARTS, MARKER_SUFFIX = "run.json", "segments", "parts", ".done.json"
-LOCK = ".lock"  # of whoever works in the folder
+LOCK = ".lock"  # held by the process that works in the folder
 FORMAT, VERSION = "melcodec codes", 2  # 1 had one codebook_size for all num_codebooks
 COUNTS = ("samples_per_code", "sample_rate")  # of a run specification
 RESTORE = f"remove {RUN}; melcodec preprocess, run again as before, writes it anew after what the parts say"

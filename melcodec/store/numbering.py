@@ -13,7 +13,7 @@ from melcodec.tokens import Pattern, Tokens, collapse
 
 @dataclass(frozen=True)
 class TokenForm:
-    """The choices of who exports.
+    """The settings of an export.
 
     Args:
         offset: of the first code's token, such as the size of a text vocabulary.

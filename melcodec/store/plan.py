@@ -272,7 +272,7 @@ def _refuse_moved(moved: Sequence[tuple[Utterance, Utterance]]) -> None:
         named = [f"'{found.id}' was {_where(planned)} and is now {_where(found)}" for planned, found in moved[:MAX_NAMED]]
         more = f"; and {len(moved) - MAX_NAMED} more" if len(moved) > MAX_NAMED else ""
         raise MelcodecError(
-            f"planned ids now mean other sound: {'; '.join(named)}{more}",
+            f"the sound of these ids has changed since they were planned: {'; '.join(named)}{more}",
             "give the sources as before, their common parent folder, or another output folder",
         )
 

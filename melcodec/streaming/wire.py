@@ -53,7 +53,7 @@ class CodeWriter:
         self.stream.flush()
 
     def end(self, num_samples: int) -> None:
-        """Write what comes after the last codes; without it a reader knows that the stream was cut off."""
+        """Write what comes after the last codes; if it is missing, a reader knows that the stream was cut off."""
         if self.kind == JSONL:
             self._line({"num_samples": num_samples})
 
@@ -109,7 +109,9 @@ class CodeReader:
             elif isinstance(value.get("num_samples"), int):
                 self.num_samples = value["num_samples"]
                 return
-        raise MelcodecError(f"{NAME}: the codes end before their last line: whoever made them was stopped", code="truncated")
+        raise MelcodecError(
+            f"{NAME}: the codes end before their last line: the program that made them was stopped", code="truncated"
+        )
 
     def _numbers(self) -> Iterator[np.ndarray]:
         rest, width = self._head, 2 * self._num_codebooks

@@ -95,7 +95,7 @@ def cache_mels(
     folder = cache_root() / "mels" / _key(jobs)
     try:
         cache = _open(folder, config.n_mels)
-    except DamagedError:  # or about to be mended by another: the lock tells
+    except DamagedError:  # or being repaired by another process: the lock shows it
         cache = None
     if cache is None:
         workers = num_workers or os.cpu_count() or 1
@@ -172,7 +172,7 @@ def _open_or_build(folder: Path, jobs: CacheEntries, num_workers: int, progress:
         try:
             cache = _open(folder, n_mels)  # another run may have made it meanwhile
         except DamagedError as error:
-            say(f"the mel cache {folder} is damaged ({error}); making anew what is not sound")
+            say(f"the mel cache {folder} is damaged ({error}); its damaged part is made again")
             cache = None
         if cache is None:
             build(folder, jobs, jobs.config, num_workers, progress)

@@ -111,7 +111,9 @@ class TrainState:
             self._take(path, tensors)
             self.progress = Progress(**meta["progress"])
             return damaged
-        raise MelcodecError(damaged[-1].partition(";")[0], "no state of this run is whole: choose another folder with -o")
+        raise MelcodecError(
+            damaged[-1].partition(";")[0], "no saved state of this run can be read: choose another folder with -o"
+        )
 
     def _check(self, path: Path, meta: dict[str, Any]) -> None:
         if tuple(meta["mel_norms"]) != self.mel_norms:
@@ -139,7 +141,7 @@ class TrainState:
 
 
 def slots_of(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What ``optimizer`` remembers of each parameter, as tensors by name."""
+    """The state that ``optimizer`` holds for each parameter, as tensors by name."""
     state = optimizer.state_dict()["state"]
     return {f"{prefix}{index}.{slot}": value for index, slots in state.items() for slot, value in slots.items()}
 

@@ -86,6 +86,6 @@ def test_what_is_left_out_is_named(cli, folders, tmp_path):
 
 def test_refusals(refused, tiny_checkpoint, folders, speech_folder):
     assert "hint: melcodec compare A B DATA" in refused("compare", tiny_checkpoint, tiny_checkpoint)
-    assert "compare two of a kind" in refused("compare", tiny_checkpoint, "a")
+    assert "compare two checkpoints, or two folders of codes" in refused("compare", tiny_checkpoint, "a")
     assert "no such checkpoint" in refused("compare", "nothing", "nothing", speech_folder)
     assert "CUDA devices" in refused("compare", tiny_checkpoint, tiny_checkpoint, speech_folder, "--device", "cuda:99")

@@ -69,7 +69,7 @@ def test_both_domains(wav, sound_of):
 
 
 def test_a_late_output_of_another_length_and_rate_is_aligned(wav, sound_of):
-    """What a foreign codec gives back: 5 ms late, at 48 kHz, and longer."""
+    """What an external codec gives back: 5 ms late, at 48 kHz, and longer."""
     plain = run(sound_of(wav), sound_of(noisy(wav)), ("si_sdr",))
     late = np.concatenate([np.zeros(240, np.float32), resample(noisy(wav), RATE, 48_000), np.zeros(3000, np.float32)])
     found = run(sound_of(wav), sound_of(late, 48_000), ("si_sdr", "log_mel_l1"))

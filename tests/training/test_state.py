@@ -94,7 +94,7 @@ def test_a_damaged_state_is_passed_over_and_named(tmp_path):
     older.write_bytes(b"")
     with pytest.raises(MelcodecError, match=older.name) as caught:
         restored.restore(tmp_path)
-    assert "no state of this run is whole" in caught.value.hint
+    assert "no saved state of this run can be read" in caught.value.hint
 
 
 def test_the_judged_model_is_the_average_where_there_is_one():

@@ -47,7 +47,7 @@ class Tools:
         return Sound(wav, self.codec.sample_rate, made[0].cpu().numpy())
 
     def from_wave(self, wav: np.ndarray, original: Sound) -> Sound:
-        """A foreign codec's wave without its delay and as long as the original, so that mel frames correspond."""
+        """An external codec's wave without its delay and as long as the original, so that mel frames correspond."""
         delay = find_delay(original.heard, wav, self.codec.sample_rate)
         wav = np.pad(wav[max(0, delay) :], (max(0, -delay), 0))[: len(original.heard)]
         sound = self.original(np.pad(wav, (0, len(original.heard) - len(wav))))
@@ -55,7 +55,7 @@ class Tools:
 
 
 class System:
-    """One way from a sound to a sound; made anew in every worker process from the same ``Tools``.
+    """One way to turn a sound into a sound; created in every worker process from the same ``Tools``.
 
     Attributes:
         name: as in tables and in metrics.json.
@@ -85,7 +85,7 @@ class System:
 
 
 def run_program(program: str, *arguments: str) -> None:
-    """Run a foreign codec; raises MelcodecError with its last line when it fails."""
+    """Run an external codec; raises MelcodecError with its last line when it fails."""
     try:
         done = subprocess.run([program, *arguments], capture_output=True, timeout=PROGRAM_SECONDS, check=False)
     except subprocess.TimeoutExpired:

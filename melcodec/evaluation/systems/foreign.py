@@ -19,7 +19,7 @@ CODEC2_RATE, CODEC2_MODE = 8_000, "700C"  # Hz
 
 
 class Foreign(System):
-    """What such codecs share: programs that must be there, and a wave that comes back late."""
+    """What such codecs share: programs that must be installed, and an output with a delay."""
 
     programs: tuple[str, ...]
 

@@ -65,7 +65,7 @@ def discriminator_loss(real: Judged, made: Judged) -> Tensor:
 
 
 def adversarial_loss(made: Judged) -> Tensor:
-    """What is made wants a high score."""
+    """Generator loss: its output shall get a high score."""
     return -torch.stack([score.mean() for score, _ in made]).float().mean()
 
 

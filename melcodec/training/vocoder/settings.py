@@ -37,15 +37,15 @@ class VocoderObjectiveConfig(Settings):
 class VocoderTrainConfig(Settings):
     """How long, how often, how precisely."""
 
-    steps: int = Field(20_000, ge=1, description="of the optimizer, in all")
+    steps: int = Field(20_000, ge=1, description="optimizer steps in all")
     init: str = Field("", description="vocoder to start from: a file, run folder or shipped name")
     valid_every: int = Field(500, ge=1, description="steps between validations")
     valid_clips: int = Field(12, ge=1, description="validation clips, of which the first four seconds are used")
-    refine: int = Field(8, ge=0, description="Griffin-Lim iterations after which a validation judges")
+    refine: int = Field(8, ge=0, description="Griffin-Lim iterations before a validation scores the wave")
     save_every: int = Field(250, ge=1, description="steps between states for resuming")
     log_every: int = Field(50, ge=1, description="steps between metric lines")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the device is fast at it")
-    seed: int = Field(0, ge=0, lt=1 << 32, description="of first weights, crops and everything else that is drawn")
+    seed: int = Field(0, ge=0, lt=1 << 32, description="random seed")
 
 
 class VocoderRunConfig(Settings):

@@ -72,7 +72,9 @@ class VocoderState:
             self._take(path, tensors)
             self.progress = Progress(**meta["progress"])
             return damaged
-        raise MelcodecError(damaged[-1].partition(";")[0], "no state of this run is whole: choose another folder with -o")
+        raise MelcodecError(
+            damaged[-1].partition(";")[0], "no saved state of this run can be read: choose another folder with -o"
+        )
 
     def _take(self, path: Path, tensors: dict[str, Tensor]) -> None:
         try:
