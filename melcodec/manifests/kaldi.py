@@ -10,7 +10,7 @@ from melcodec.manifests.base import Utterance
 from melcodec.manifests.names import folder_of, joined
 from melcodec.manifests.rows import Rows, opened
 
-Segment = tuple[int, str, dict[str, str]]  # line number, id, where it is
+Place = tuple[int, str, dict[str, str]]  # line number, id, and path, start and duration
 ARCHIVE = re.compile(r"\.ark(:\d+)?$")
 
 
@@ -29,15 +29,15 @@ def read_kaldi(path: str) -> list[Utterance]:
     rows = Rows(path, folder)
     recordings = _recordings(path, rows)
     speakers, languages, texts = (_table(joined(folder, name)) for name in ("utt2spk", "utt2lang", "text"))
-    segments: Iterator[Segment] = ((number, name, {"path": file}) for name, (number, file) in recordings.items())
+    places: Iterator[Place] = ((number, name, {"path": file}) for name, (number, file) in recordings.items())
     segments = joined(folder, "segments")
     if Path(segments).is_file():
         rows = Rows(segments, rows.folder)
-        segments = _segments(rows, recordings)
+        places = _segments(rows, recordings)
     found = []
-    for number, name, stretch in segments:
+    for number, name, place in places:
         words = {"speaker": speakers.get(name), "language": languages.get(name), "text": texts.get(name)}
-        found.append(rows.utterance({"id": name, **words, **stretch}, number))
+        found.append(rows.utterance({"id": name, **words, **place}, number))
     return found
 
 
@@ -65,7 +65,7 @@ def _is_command(file: str) -> bool:
     return file.startswith("|") or file.endswith("|")
 
 
-def _segments(rows: Rows, recordings: dict[str, tuple[int, str]]) -> Iterator[Segment]:
+def _segments(rows: Rows, recordings: dict[str, tuple[int, str]]) -> Iterator[Place]:
     for number, name, rest in _lines(rows.source):
         parts = rest.split()
         if len(parts) < 3:
@@ -73,8 +73,8 @@ def _segments(rows: Rows, recordings: dict[str, tuple[int, str]]) -> Iterator[Se
         recording, start, end = parts[:3]
         if recording not in recordings:
             raise rows.wrong(number, f"'{name}' is a part of '{recording}', which wav.scp does not name")
-        stretch = {"path": recordings[recording][1], "start": start}
-        yield number, name, stretch if end in ("-1", "-1.0") else stretch | {"end": end}  # -1: to the end of the file
+        place = {"path": recordings[recording][1], "start": start}
+        yield number, name, place if end in ("-1", "-1.0") else place | {"end": end}  # -1: to the end of the file
 
 
 def _table(path: str) -> dict[str, str]:
