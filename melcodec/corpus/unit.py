@@ -109,7 +109,7 @@ def encode_unit(
     rows.update(known or {})
     todo = [utterance for utterance in unit.utterances if utterance.id not in rows]
     done, seconds = len(rows), 0.0
-    for row in encoder.rows(_mapped(encoder.hear, todo, batching.readers, AHEAD * batching.readers)):
+    for row in encoder.rows(_mapped(encoder.read, todo, batching.readers, AHEAD * batching.readers)):
         rows[row.id] = row
         done, seconds, failures = done + 1, seconds + (row.duration or 0.0), failures + (row.codes is None)
         if report:
@@ -131,21 +131,21 @@ def failed(utterance: Utterance, status: str, error: str) -> Row:
 
 
 class _Encoder:
-    """A codec under ``rules``; ``hear`` is for threads that read, ``rows`` for the one that waits for them."""
+    """A codec under ``rules``; reading threads call ``read``, one other thread iterates over ``rows``."""
 
     def __init__(self, codec: Codec, rules: Rules, batching: BatchSettings) -> None:
         self.codec, self.rules, self.batching = codec, rules, batching
         self.rate = codec.sample_rate
         self.least = max(codec.frontend.min_samples, round(rules.min_seconds * self.rate))
 
-    def hear(self, utterance: Utterance, cut: str = "") -> _ReadUtterance:
-        """Decode a short utterance and compute its mel; find out that it is a long one; or why it has no codes."""
+    def read(self, utterance: Utterance, cut: str = "") -> _ReadUtterance:
+        """Decode a short utterance and compute its mel; of a long one, note that it is long; of a bad one, the reason."""
         try:
             with opened(utterance, self.rate, cut) as stream:
                 wave = self._wave(utterance, stream)
         except MelcodecError as error:
             if self._keeps(error, cut):
-                return self.hear(utterance, error.message)
+                return self.read(utterance, error.message)
             return _ReadUtterance(utterance, row=failed(utterance, reason(error), error.message))
         if wave is None:
             return _ReadUtterance(utterance, facts=(0, 0, OK, cut))
@@ -154,24 +154,24 @@ class _Encoder:
             return _ReadUtterance(utterance, row=failed(utterance, status, words))
         return _ReadUtterance(utterance, self.codec.mel(wave)[0], facts=(stream.samples, stream.info.sample_rate, status, words))
 
-    def rows(self, heard: Iterable[_ReadUtterance]) -> Iterator[Row]:
-        """The rows of what was heard, some time later and in another order; a thread encodes meanwhile."""
-        for rows in _mapped(self._finished, self._batches(heard), threads=1, ahead=2):
+    def rows(self, items: Iterable[_ReadUtterance]) -> Iterator[Row]:
+        """The rows of ``items``, delayed and in another order; a thread encodes meanwhile."""
+        for rows in _mapped(self._finished, self._batches(items), threads=1, ahead=2):
             yield from rows
 
-    def _batches(self, heard: Iterable[_ReadUtterance]) -> Iterator[list[_ReadUtterance]]:
+    def _batches(self, items: Iterable[_ReadUtterance]) -> Iterator[list[_ReadUtterance]]:
         """What is finished at once: mels of like length, a long utterance, or rows that are known already."""
-        for pool in self._pools(heard):
+        for pool in self._pools(items):
             yield [item for item in pool if item.row is not None]
             yield from ([item] for item in pool if item.long)
             short = [item for item in pool if item.mel is not None]
             for group in group_by_length([_frames(item) for item in short], self.batching.batch_frames):
                 yield [short[index] for index in group]
 
-    def _pools(self, heard: Iterable[_ReadUtterance]) -> Iterator[list[_ReadUtterance]]:
+    def _pools(self, items: Iterable[_ReadUtterance]) -> Iterator[list[_ReadUtterance]]:
         pool: list[_ReadUtterance] = []
         frames = 0
-        for item in heard:
+        for item in items:
             pool.append(item)
             frames += _frames(item)
             if frames >= self.batching.pool_frames or len(pool) == MAX_POOL or item.long:
@@ -198,17 +198,17 @@ class _Encoder:
                 return None
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
-    def _encode(self, heard: Sequence[tuple[_ReadUtterance, Tensor]]) -> list[Row]:
+    def _encode(self, items: Sequence[tuple[_ReadUtterance, Tensor]]) -> list[Row]:
         """Rows of short utterances, encoded together."""
-        if not heard:
+        if not items:
             return []
-        batch, lengths = padded([mel for _, mel in heard])
+        batch, lengths = padded([mel for _, mel in items])
         whole = bool((lengths == lengths[0]).all())
         codes = self.codec.encode_mel(batch, None if whole else lengths).cpu().numpy()
         counts = map(self.codec.model.num_codes, lengths.tolist())
         return [
             self._row(item.utterance, row[:, :count], *item.facts)
-            for (item, _), row, count in zip(heard, codes, counts, strict=True)
+            for (item, _), row, count in zip(items, codes, counts, strict=True)
         ]
 
     def _stream(self, utterance: Utterance, cut: str) -> Row:
