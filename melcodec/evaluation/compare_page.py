@@ -90,8 +90,8 @@ def _sounds(tools: Sequence[Tools], subject: Subject, caption: str) -> list[Part
         codes = tool.encode(original)
         made = Codes(tool).output(original, codes)
         if not tracks:
-            tracks.append(Track("original", original.heard, rate))
-        tracks.append(Track(letter, made.heard, rate))
+            tracks.append(Track("original", original.wave, rate))
+        tracks.append(Track(letter, made.wave, rate))
         title = f"{subject.utterance.id}, {letter}"
         figure = plot_roundtrip(original.mel, made.mel, codes, Scale.of(tool.codec.frontend), title)
         words = f"Mel of {subject.utterance.id}, its codes by {letter}, the reconstruction, and their difference"

@@ -45,7 +45,7 @@ def write_evaluation_page(
     else:
         save_figure(figure, folder / RATES_FILE)
     sections = [
-        *_heard(results, subjects, codec),
+        *_listening_section(results, subjects, codec),
         Section("Figures", _figures(report, figure)),
         Section("Codes", [Text(usage_lines(report)), *_usage_pictures(report), _usage_table(report)]),
         *_groups(report),
@@ -78,8 +78,8 @@ def _figures(report: Report, figure: Figure | None) -> list[Part]:
     return [*parts, Table(caption, ["metric", *(system.name for system in report.systems)], rows)]
 
 
-def _heard(results: Sequence[Result], subjects: Sequence[Subject], codec: Codec) -> list[Section]:
-    """The best, the median and the worst file, heard and seen."""
+def _listening_section(results: Sequence[Result], subjects: Sequence[Subject], codec: Codec) -> list[Section]:
+    """The best, the median and the worst file: sounds and pictures."""
     judge = next((name for name in JUDGES if any(name in result.scores[CODES].values for result in results)), None)
     if judge is None:
         return []
@@ -110,7 +110,7 @@ def _listen(tools: Tools, subject: Subject, caption: str) -> list[Part]:
     made = outputs["codes"].mel
     figure = plot_roundtrip(original.mel, made, codes, Scale.of(codec.frontend), subject.utterance.id)
     words = f"Mel of {subject.utterance.id}, its codes, the reconstruction, and their difference"
-    tracks = [Track(label, sound.heard, sound.rate) for label, sound in outputs.items()]
+    tracks = [Track(label, sound.wave, sound.rate) for label, sound in outputs.items()]
     return [Sounds(caption, tracks), Picture(figure_bytes(figure), words)]
 
 

@@ -42,15 +42,15 @@ class Sound:
     @cached_property
     def embedding(self) -> np.ndarray:
         """Speaker embedding."""
-        return speaker_embedding(self.heard, self.rate)
+        return speaker_embedding(self.wave, self.rate)
 
     @cached_property
     def pitch(self) -> np.ndarray:
         """Fundamental frequency in Hz (T,), NaN where there is no voice."""
-        return track_pitch(self.heard, self.rate)
+        return track_pitch(self.wave, self.rate)
 
     @property
-    def heard(self) -> np.ndarray:
+    def wave(self) -> np.ndarray:
         """The wave, or MelcodecError when there is none."""
         if self.wav is None:
             raise MelcodecError("there is no sound")
@@ -89,17 +89,17 @@ class Pair:
     @cached_property
     def output_wav(self) -> np.ndarray:
         """The output's wave at the original's rate."""
-        return resample(self.output.heard, self.output.rate, self.original.rate)
+        return resample(self.output.wave, self.output.rate, self.original.rate)
 
     @cached_property
     def delay(self) -> int:
         """Samples by which the output is late."""
-        return find_delay(self.original.heard, self.output_wav, self.original.rate)
+        return find_delay(self.original.wave, self.output_wav, self.original.rate)
 
     @cached_property
     def waves(self) -> tuple[np.ndarray, np.ndarray]:
         """Original and output, aligned and of one length."""
-        return aligned(self.original.heard, self.output_wav, self.delay)
+        return aligned(self.original.wave, self.output_wav, self.delay)
 
     @cached_property
     def pitches(self) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +120,7 @@ class Pair:
     @cached_property
     def panel(self) -> DNSMOS:
         """DNSMOS, which gives two scores in one go."""
-        return dnsmos(self.output.heard, self.output.rate)
+        return dnsmos(self.output.wave, self.output.rate)
 
     @cached_property
     def words(self) -> WordErrors:
@@ -131,7 +131,7 @@ class Pair:
             raise MelcodecError("its language is not known, and the recogniser knows English only")
         if not is_english(self.spoken.language):
             raise MelcodecError(f"the recogniser knows English only, not '{self.spoken.language}'")
-        counted = word_errors(self.spoken.text, transcribe(self.output.heard, self.output.rate))
+        counted = word_errors(self.spoken.text, transcribe(self.output.wave, self.output.rate))
         if not counted.words:
             raise MelcodecError("its text holds no words")
         return counted
@@ -152,7 +152,7 @@ SCORERS: dict[str, Callable[[Pair], float]] = {
     "pesq_nb": lambda pair: pesq_nb(*pair.waves, pair.original.rate),
     "dnsmos": lambda pair: pair.panel.overall,
     "dnsmos_p808": lambda pair: pair.panel.p808,
-    "distillmos": lambda pair: distillmos(pair.output.heard, pair.output.rate),
+    "distillmos": lambda pair: distillmos(pair.output.wave, pair.output.rate),
     "speaker_similarity": lambda pair: speaker_similarity(pair.original.embedding, pair.output.embedding),
     "wer": lambda pair: pair.words.errors / pair.words.words,
 }

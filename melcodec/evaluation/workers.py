@@ -78,7 +78,7 @@ class Scorer:
                 continue
             scores[system.name] = score(Pair(original, output, self.norms, Spoken(item.text, item.language)), self.recipe.metrics)
         silent = silent_codes(original.mel, self.codec.frontend.floor, self.codec.model.reach.stride)
-        seconds = len(original.heard) / self.codec.sample_rate
+        seconds = len(original.wave) / self.codec.sample_rate
         place = np.flatnonzero(silent).tolist()
         return Result(task.key, item.id, item.path, seconds, task.subject.labels, codes.tolist(), place, scores)
 

@@ -93,7 +93,7 @@ def test_every_way_gives_the_original_s_length(codec, wav, floor):
     for system in ("codes", "unquantized", "kmeans", "mel"):
         output = made(tools, system, original, codes)
         assert output.mel.shape == original.mel.shape, system
-        assert output.heard.shape == original.heard.shape, system
+        assert output.wave.shape == original.wave.shape, system
     assert made(tools, "original", original, codes) is original
     np.testing.assert_array_equal(made(tools, "mel", original, codes).mel, original.mel)
 
@@ -103,7 +103,7 @@ def test_the_codes_way_is_the_codec_s_own(codec, wav):
     original = tools.original(wav[:30_001])
     codes = tools.encode(original)
     np.testing.assert_array_equal(codes, codec.encode(wav[:30_001])[0].numpy())
-    heard = made(tools, "codes", original, codes).heard
+    heard = made(tools, "codes", original, codes).wave
     np.testing.assert_allclose(heard, codec.decode(codes, 30_001)[0].numpy(), atol=1e-6)
 
 

@@ -42,15 +42,15 @@ class Tools:
         made = made[..., : original.mel.shape[-1]]
         wav = None
         if self.audible:
-            heard = torch.minimum(made.to(self.codec.device).contiguous(), self.codec.frontend.loudest[:, None])
-            wav = self.codec.vocoder(heard, len(original.heard))[0].clamp(-1, 1).cpu().numpy()
+            limited = torch.minimum(made.to(self.codec.device).contiguous(), self.codec.frontend.loudest[:, None])
+            wav = self.codec.vocoder(limited, len(original.wave))[0].clamp(-1, 1).cpu().numpy()
         return Sound(wav, self.codec.sample_rate, made[0].cpu().numpy())
 
     def from_wave(self, wav: np.ndarray, original: Sound) -> Sound:
         """An external codec's wave without its delay and as long as the original, so that mel frames correspond."""
-        delay = find_delay(original.heard, wav, self.codec.sample_rate)
-        wav = np.pad(wav[max(0, delay) :], (max(0, -delay), 0))[: len(original.heard)]
-        sound = self.original(np.pad(wav, (0, len(original.heard) - len(wav))))
+        delay = find_delay(original.wave, wav, self.codec.sample_rate)
+        wav = np.pad(wav[max(0, delay) :], (max(0, -delay), 0))[: len(original.wave)]
+        sound = self.original(np.pad(wav, (0, len(original.wave) - len(wav))))
         return replace(sound, moved=delay)
 
 

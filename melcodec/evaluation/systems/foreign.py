@@ -31,7 +31,7 @@ class Foreign(System):
 
     def output(self, original: Sound, codes: np.ndarray) -> Sound:
         """See ``base.System``."""
-        return self.tools.from_wave(self.through(original.heard, original.rate), original)
+        return self.tools.from_wave(self.through(original.wave, original.rate), original)
 
     def through(self, wav: np.ndarray, rate: int) -> np.ndarray:
         """(S,) at ``rate`` Hz -> (S',) at ``rate``."""
