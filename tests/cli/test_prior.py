@@ -58,7 +58,7 @@ def test_train_and_resume(cli, codes_folder, tiny):  # noqa: F811
     assert "prior is ready: melcodec prior sample prior -o out.wav" in err
     status, _, err = cli(*words, "--set", "train.steps=20")
     assert status == 0
-    assert "going on with the run" in err
+    assert "resuming the run" in err
     assert "step 20: " in err
     assert "other settings: optimizer.lr" in cli(*words, "--set", "optimizer.lr=1").err
 

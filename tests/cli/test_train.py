@@ -220,13 +220,13 @@ def test_a_corpus_that_changed_between_stops_is_refused(cli, refused, speech_fol
     assert "--init run/last.safetensors" in err
 
 
-def test_resume_can_be_insisted_on_and_forbidden(cli, refused, speech_folder):
+def test_resume_can_be_required_and_forbidden(cli, refused, speech_folder):
     assert "holds no run to resume" in refused("train", speech_folder, *SHORT, "-o", "run", "--resume")
     assert cli("train", speech_folder, *SHORT, "-o", "run", "--no-resume").status == 0
     assert "holds a run already" in refused("train", speech_folder, *SHORT, "-o", "run", "--no-resume")
     status, _, err = cli("train", speech_folder, *SHORT, "-o", "run", "--resume", "--set", "train.steps=22")
     assert status == 0
-    assert "going on with the run" in err
+    assert "resuming the run" in err
 
 
 FINE = ["--device", "cpu", "--set", "train.steps=4", "--set", "train.valid_every=4", "--set", "train.samples=0"]

@@ -311,7 +311,7 @@ def test_a_checkpoint_may_move(undisturbed, messy, utterances, run, tiny_checkpo
 
 
 def test_two_at_once_are_refused(run, tmp_path, corpus, utterances):
-    with driver._locked(tmp_path), pytest.raises(MelcodecError, match="another melcodec preprocess is at work"):
+    with driver._locked(tmp_path), pytest.raises(MelcodecError, match="another melcodec preprocess is running"):
         run(utterances(corpus), tmp_path)
 
 
