@@ -40,7 +40,7 @@ def small():
 
 
 def test_the_shipped_checkpoint():
-    assert load_checkpoint(find_checkpoint("melcodec-base")).fingerprint == "6e086a8b431f"
+    assert load_checkpoint(find_checkpoint("melcodec-base")).fingerprint == "cee889cb2045"
 
 
 def test_the_golden_checkpoint(tiny_checkpoint):
