@@ -305,7 +305,7 @@ def test_settings_of_files_that_older_versions_wrote():
 
 def test_kinds_are_listed_with_their_settings():
     assert list(kinds_of("model.backbone")) == ["conv", "vqvae-2018", "convnext"]
-    assert list(kinds_of("model.quantizer")) == ["ema", "gradient", "residual", "grouped"]
+    assert list(kinds_of("model.quantizer")) == ["ema", "gradient", "fsq", "gumbel", "library", "residual", "grouped"]
     assert refusal(kinds_of, "model.mel").message == "'model.mel' has a single kind"
     assert refusal(kinds_of, "model.mal").message == "there is no group of settings 'model.mal'"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import cache
 from importlib import resources
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from melcodec.config.backbones import ConvNeXtConfig
 from melcodec.config.base import NOT_IN_CODES, Settings, kind_or
 
 N_MELS = 80
+MAX_CODEBOOK_SIZE = 65_536  # codes are stored as 16 bits at most
 
 
 class MelConfig(Settings):
@@ -81,7 +83,7 @@ class _CodebookSettings(Settings):
     """What every quantizer with a table of codewords has."""
 
     kind: str
-    codebook_size: int = Field(1024, ge=2, le=65_536, description="K", json_schema_extra=NOT_IN_CODES)
+    codebook_size: int = Field(1024, ge=2, le=MAX_CODEBOOK_SIZE, description="K", json_schema_extra=NOT_IN_CODES)
     code_dim: int = Field(
         0,
         ge=0,
@@ -108,6 +110,11 @@ class EMAConfig(_CodebookSettings):
 
     kind: Literal["ema"] = "ema"
     eps: float = Field(1e-5, gt=0, description="smooths the counts that divide the averages", json_schema_extra=NOT_IN_CODES)
+    rule: Literal["xtts", "article"] = Field(
+        "xtts",
+        description="article: smoothed counts are kept and divide the averages of the step before (docs/training.md)",
+        json_schema_extra=NOT_IN_CODES,
+    )
 
 
 class GradientConfig(_CodebookSettings):
@@ -117,6 +124,97 @@ class GradientConfig(_CodebookSettings):
     init: Literal["uniform", "normal"] = Field(
         "uniform", description="first codewords: within +-1/K, or standard normal", json_schema_extra=NOT_IN_CODES
     )
+
+
+class FSQConfig(Settings):
+    """Finite scalar quantization: a few projected channels, each rounded to one of a few levels (Mentzer et al. 2023)."""
+
+    kind: Literal["fsq"] = "fsq"
+    levels: tuple[Annotated[int, Field(ge=3, le=65_536)], ...] = Field(
+        (8, 5, 5, 5), min_length=1, max_length=64, description="values of each channel; their product is K, up to 65,536"
+    )
+
+    @property
+    def books(self) -> tuple[tuple[int, ...], ...]:
+        """The levels of each codebook: as many channels in a row as give at most 65,536 codewords."""
+        books: list[tuple[int, ...]] = [()]
+        for levels in self.levels:
+            fits = math.prod(books[-1]) * levels <= MAX_CODEBOOK_SIZE
+            books = [*books[:-1], (*books[-1], levels)] if fits else [*books, (levels,)]
+        return tuple(books)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """K of each codebook."""
+        return tuple(math.prod(levels) for levels in self.books)
+
+
+class GumbelConfig(Settings):
+    """A codeword drawn from a learned distribution, by the straight-through Gumbel softmax (Jang et al. 2017)."""
+
+    kind: Literal["gumbel"] = "gumbel"
+    codebook_size: int = Field(1024, ge=2, le=MAX_CODEBOOK_SIZE, description="K", json_schema_extra=NOT_IN_CODES)
+    temperature: float = Field(1.0, gt=0, description="of the softmax at the first step", json_schema_extra=NOT_IN_CODES)
+    final_temperature: float = Field(0.0625, gt=0, description="and from anneal_steps on", json_schema_extra=NOT_IN_CODES)
+    anneal_steps: int = Field(
+        10_000,
+        ge=1,
+        description="steps in which it moves, by the same factor in each",
+        json_schema_extra=NOT_IN_CODES,
+    )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """K of each codebook."""
+        return (self.codebook_size,)
+
+
+# which settings of ``LibraryConfig`` each module of vector-quantize-pytorch takes
+LIBRARY_SETTINGS = {
+    "VectorQuantize": {"codebook_size", "decay", "kmeans"},
+    "ResidualVQ": {"codebook_size", "decay", "kmeans", "num_quantizers"},
+    "GroupedResidualVQ": {"codebook_size", "decay", "kmeans", "num_quantizers", "groups"},
+    "FSQ": {"levels"},
+    "LFQ": {"codebook_size"},
+    "SimVQ": {"codebook_size"},
+}
+
+
+class LibraryConfig(Settings):
+    """A quantizer of the package vector-quantize-pytorch, to compare with; melcodec[library] installs it."""
+
+    kind: Literal["library"] = "library"
+    module: Literal["VectorQuantize", "ResidualVQ", "GroupedResidualVQ", "FSQ", "LFQ", "SimVQ"] = Field(
+        "VectorQuantize", description="name in the package"
+    )
+    codebook_size: int = Field(1024, ge=2, le=MAX_CODEBOOK_SIZE, description="K; not of FSQ; of LFQ a power of 2")
+    num_quantizers: int = Field(4, ge=1, le=64, description="stages of ResidualVQ and GroupedResidualVQ")
+    groups: int = Field(2, ge=1, le=256, description="of GroupedResidualVQ; D must be a multiple of it")
+    levels: tuple[Annotated[int, Field(ge=3)], ...] = Field((8, 5, 5, 5), min_length=1, description="of FSQ")
+    decay: float = Field(
+        0.8, gt=0, lt=1, description="of the moving averages (VectorQuantize, residual)", json_schema_extra=NOT_IN_CODES
+    )
+    kmeans: bool = Field(False, description="k-means start (VectorQuantize, residual)", json_schema_extra=NOT_IN_CODES)
+
+    @model_validator(mode="after")
+    def _fits_the_module(self) -> LibraryConfig:
+        taken = LIBRARY_SETTINGS[self.module]
+        for name, field in type(self).model_fields.items():
+            if name not in taken | {"kind", "module"} and getattr(self, name) != field.default:
+                raise ValueError(f"{name} is no setting of {self.module}, which has {', '.join(sorted(taken))}")
+        if self.module == "LFQ" and self.codebook_size & (self.codebook_size - 1):
+            raise ValueError(f"codebook_size {self.codebook_size}: LFQ needs a power of 2")
+        if self.module == "FSQ" and math.prod(self.levels) > MAX_CODEBOOK_SIZE:
+            raise ValueError(f"levels {self.levels}: more than {MAX_CODEBOOK_SIZE:,} codewords")
+        return self
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """K of each codebook: those of every stage in order, of every group in order."""
+        taken = LIBRARY_SETTINGS[self.module]
+        stages = self.num_quantizers if "num_quantizers" in taken else 1
+        groups = self.groups if "groups" in taken else 1
+        return (math.prod(self.levels) if self.module == "FSQ" else self.codebook_size,) * (stages * groups)
 
 
 class ResidualConfig(Settings):
@@ -129,6 +227,12 @@ class ResidualConfig(Settings):
         0.0, ge=0, le=1, description="share of training items that use only their first stages", json_schema_extra=NOT_IN_CODES
     )
     inner: QuantizerConfig = Field(default_factory=EMAConfig, description="the quantizer of each stage")
+
+    @model_validator(mode="after")
+    def _learns_outside_of_forward(self) -> ResidualConfig:
+        if self.dropout and self.inner.kind == "library":  # it would learn from the items that leave the stage out
+            raise ValueError("dropout does not go with a quantizer of the library inside")
+        return self
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -153,6 +257,9 @@ class GroupedConfig(Settings):
 QuantizerConfig = Annotated[
     Annotated[EMAConfig, Tag("ema")]
     | Annotated[GradientConfig, Tag("gradient")]
+    | Annotated[FSQConfig, Tag("fsq")]
+    | Annotated[GumbelConfig, Tag("gumbel")]
+    | Annotated[LibraryConfig, Tag("library")]
     | Annotated[ResidualConfig, Tag("residual")]
     | Annotated[GroupedConfig, Tag("grouped")],
     Discriminator(kind_or("ema")),

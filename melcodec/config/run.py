@@ -62,9 +62,10 @@ class CodebookConfig(Settings):
         "kmeans", description="k-means over encoded speech, encoded speech itself, or XTTS's random start"
     )
     kmeans_iterations: int = Field(10, ge=1, description="passes of the k-means start")
-    revive: Literal["batch", "two-sided", "none"] = Field(
+    revive: Literal["batch", "two-sided", "article-items", "article-vectors", "none"] = Field(
         "batch",
-        description="batch: dead codes become latents of the batch; two-sided: too rare and too frequent ones become noise",
+        description="batch: dead codes become latents of the batch; two-sided: too rare and too frequent ones become noise; "
+        "article-items, article-vectors: the same by one batch's codes per item or per latent (docs/training.md)",
     )
     revive_below: float = Field(0.03, ge=0, description="batch: a code is dead under this share of the mean cluster size")
 
@@ -114,6 +115,8 @@ class ObjectiveConfig(Settings):
     commitment: float = Field(0.25, ge=0, description="squared distance that pulls latents towards their codewords")
     commitment_spectral_norm: float = Field(0.0, ge=0, description="the same distance, as its largest singular value")
     codebook: float = Field(1.0, ge=0, description="squared distance that pulls codewords towards their latents (gradient)")
+    kl: float = Field(5e-4, ge=0, description="divergence of the distribution over codes from the uniform one (gumbel)")
+    entropy: float = Field(0.1, ge=0, description="entropy of each code less that of all codes (library: LFQ)")
     adversarial: float = Field(0.0, ge=0, description="hinge loss of the discriminator's output; 0: no discriminator")
     feature_matching: float = Field(0.5, ge=0, description="difference of the discriminator's features, where there is one")
     discriminator: DiscriminatorConfig = DiscriminatorConfig()

@@ -14,7 +14,7 @@ from melcodec.objective.base import Sample, Term
 from melcodec.vqvae import VQVAEOutput
 
 # losses of the quantizer and of the adversary, which only have their weights here
-GIVEN = ("commitment", "codebook", "adversarial", "feature_matching")
+GIVEN = ("commitment", "codebook", "kl", "entropy", "adversarial", "feature_matching")
 
 
 class Shares(NamedTuple):

@@ -38,6 +38,11 @@ class Quantizer(nn.Module):
     straight_through = True
     training_only: frozenset[str] = frozenset()
 
+    @property
+    def decodable(self) -> tuple[int, ...]:
+        """How many of the first codebooks can be decoded; all of them, unless the kind allows fewer."""
+        return (len(self.sizes),)
+
     def encode(self, latents: Tensor) -> Tensor:
         """latents (B, D, N) -> codes (B, Q, N) int64."""
         raise NotImplementedError
@@ -73,7 +78,7 @@ class Quantizer(nn.Module):
             generator: on the CPU and alike in every process.
 
         Returns:
-            Scalars to log, by name: ``revived`` codewords.
+            Scalars to log, by name: ``revived`` codewords, ``temperature``.
         """
         return {}
 

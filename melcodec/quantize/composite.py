@@ -39,15 +39,16 @@ class CompositeQuantizer(Quantizer):
         return self.members[index % len(self.parts)]
 
     def update(self, moments: Sequence[Any], step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Every member learns from the moments of its part, a shared one from those of all; counts are summed."""
+        """Every member learns from the moments of its part, a shared one from those of all.
+
+        ``revived`` is summed over members, other scalars are averaged.
+        """
         per_part = [list(each) for each in zip(*moments, strict=True)]  # of each part, those of every forward pass
         if len(self.members) == 1:
             per_part = [[each for part in per_part for each in part]]
-        told: dict[str, Tensor] = {}
-        for member, each in zip(self.members, per_part, strict=True):
-            for name, value in member.update(each, step, generator).items():
-                told[name] = told[name] + value if name in told else value
-        return told
+        told = [member.update(each, step, generator) for member, each in zip(self.members, per_part, strict=True)]
+        together = {name: torch.stack([each[name] for each in told]) for name in told[0]}
+        return {name: values.sum() if name == "revived" else values.mean() for name, values in together.items()}
 
     def forget_training(self) -> None:
         """As every member does."""

@@ -19,6 +19,10 @@ from melcodec.quantize.vector import Moments, VectorQuantizer
 class EMACodebook(VectorQuantizer):
     """Codewords are moving averages of the latents that took them.
 
+    ``rule = "article"`` is the form of the first of the articles that this project follows, as it is written there, to be
+    compared with: the smoothed counts are stored as the new counts, the codewords are the averages of the step before
+    divided by them, and counts and sums are means over the items of the batch.
+
     Buffers, named and laid out as in ``dvae.pth``: embed (d, K); cluster_size (K,), the unsmoothed moving count;
     embed_avg (d, K), the moving sum of latents.
     """
@@ -34,14 +38,22 @@ class EMACodebook(VectorQuantizer):
     def _register_codewords(self) -> None:
         self.register_buffer("embed", torch.randn(self.code_dim, self.config.codebook_size))
 
-    def _learn(self, moments: Sequence[Moments]) -> None:
+    def _count(self, counts: Tensor, items: Tensor) -> None:
+        super()._count(counts / items.clamp(min=1) if self.config.rule == "article" else counts, items)
+
+    def _learn(self, moments: Sequence[Moments], items: Tensor) -> None:
         parts = [cluster_sums(each.vectors, each.codes, self.sizes[0])[1] for each in moments]
         sums = torch.stack(parts).sum(0)
         distributed.all_reduce_sum(sums)
-        self.embed_avg.mul_(self.config.decay).add_(sums.T, alpha=1 - self.config.decay)
         total = self.cluster_size.sum()
         smoothed = (self.cluster_size + self.eps) / (total + self.sizes[0] * self.eps) * total
-        self.embed.copy_(self.embed_avg / smoothed)
+        if self.config.rule == "article":  # the averages of the step before, and the smoothed counts are kept
+            self.embed.copy_(self.embed_avg / smoothed)
+            self.cluster_size.copy_(smoothed)
+            sums = sums / items.clamp(min=1)
+        self.embed_avg.mul_(self.config.decay).add_(sums.T, alpha=1 - self.config.decay)
+        if self.config.rule == "xtts":
+            self.embed.copy_(self.embed_avg / smoothed)
 
     @torch.no_grad()
     def assign(self, chosen: Tensor, codewords: Tensor) -> None:

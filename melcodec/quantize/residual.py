@@ -28,6 +28,12 @@ class ResidualQuantizer(CompositeQuantizer):
         super().__init__(stages, shared)
         self.dropout = dropout
 
+    @property
+    def decodable(self) -> tuple[int, ...]:
+        """Any number of whole stages."""
+        width = len(self.members[0].sizes)
+        return tuple(range(width, len(self.sizes) + 1, width))
+
     def encode(self, latents: Tensor) -> Tensor:
         """latents (B, D, N) -> codes (B, Q, N) int64."""
         residual, codes = latents.float(), []

@@ -72,6 +72,28 @@ def revive_two_sided(codebook: Table, generator: torch.Generator) -> Tensor:
     return extreme.sum()
 
 
+@torch.no_grad()
+def replace_as_written(codebook: Table, shares: Tensor, generator: torch.Generator) -> Tensor:
+    """The same rule as the article writes it: by the codes of one batch, and without a change of counts or averages.
+
+    An EMA codebook makes its codewords anew from its averages at every step, so there the noise lasts for one step.
+
+    Args:
+        codebook: changed in place, its codewords only.
+        shares: (K,) how often each code occurs in the batch, divided by the number of items (as written: with many codes
+            in an item nearly every code is then replaced) or by the number of latents.
+        generator: on the CPU and alike in every process.
+
+    Returns:
+        How many codes were replaced, a scalar.
+    """
+    size = len(shares)
+    extreme = (shares > 2 / size) | (shares < 1 / (2 * size))
+    noise = torch.randn(codebook.embed.shape, generator=generator).to(codebook.embed)
+    codebook.embed.copy_(torch.where(extreme, noise, codebook.embed))
+    return extreme.sum()
+
+
 def _place(count: int, device: torch.device) -> tuple[int, int]:
     """Where this process's ``count`` latents begin among those of all processes, and how many all are."""
     if distributed.world_size() == 1:

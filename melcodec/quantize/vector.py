@@ -13,15 +13,16 @@ from melcodec import distributed
 from melcodec.config import CodebookConfig, EMAConfig, GradientConfig
 from melcodec.quantize.base import Quantized, Quantizer, inside, mean_inside
 from melcodec.quantize.kmeans import distances, kmeans, nearest
-from melcodec.quantize.revival import revive_from_batch, revive_two_sided
+from melcodec.quantize.revival import replace_as_written, revive_from_batch, revive_two_sided
 
 
 class Moments(NamedTuple):
-    """Of one forward pass: how many latents took each code (K,), and the latents themselves (n, d) with their codes (n,)."""
+    """Of one forward pass: how many latents took each code (K,), the latents (n, d), their codes (n,), and of how many items."""
 
     counts: Tensor
     vectors: Tensor
     codes: Tensor
+    items: Tensor
 
 
 class VectorQuantizer(Quantizer):
@@ -113,9 +114,10 @@ class VectorQuantizer(Quantizer):
 
     def _moments(self, narrow: Tensor, codes: Tensor, mask: Tensor | None) -> Moments:
         vectors = narrow.transpose(1, 2)
+        items = torch.tensor(float(len(vectors)), device=codes.device) if mask is None else mask.any(1).sum().float()
         vectors, codes = (vectors.flatten(0, 1), codes.flatten()) if mask is None else (vectors[mask], codes[mask])
         counts = torch.zeros(self.sizes[0], device=codes.device).index_add_(0, codes, torch.ones_like(codes, dtype=torch.float32))
-        return Moments(counts, vectors, codes)
+        return Moments(counts, vectors, codes, items)
 
     @torch.no_grad()
     def start(self, latents: Tensor, generator: torch.Generator, per_step: int) -> None:
@@ -132,17 +134,25 @@ class VectorQuantizer(Quantizer):
     def update(self, moments: Sequence[Moments], step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Move the counts, then the codewords, then revive those that are not used: in this order, or it is undone."""
         counts = torch.stack([each.counts for each in moments]).sum(0)
-        distributed.all_reduce_sum(counts)
-        self.cluster_size.mul_(self.config.decay).add_(counts, alpha=1 - self.config.decay)
-        self._learn(moments)
+        items = torch.stack([each.items for each in moments]).sum(0)
+        distributed.all_reduce_sum(counts, items)
+        self._count(counts, items)
+        self._learn(moments, items)
         if self.upkeep.revive == "batch":
             vectors = torch.cat([each.vectors for each in moments])
             return {"revived": revive_from_batch(self, vectors, self.upkeep.revive_below, generator)}
         if self.upkeep.revive == "two-sided":
             return {"revived": revive_two_sided(self, generator)}
+        if self.upkeep.revive in ("article-items", "article-vectors"):
+            whole = items if self.upkeep.revive == "article-items" else counts.sum()
+            return {"revived": replace_as_written(self, counts / whole.clamp(min=1), generator)}
         return {}
 
-    def _learn(self, moments: Sequence[Moments]) -> None:
+    def _count(self, counts: Tensor, items: Tensor) -> None:
+        """Move the counts by those of a batch (K,) of so many items."""
+        self.cluster_size.mul_(self.config.decay).add_(counts, alpha=1 - self.config.decay)
+
+    def _learn(self, moments: Sequence[Moments], items: Tensor) -> None:
         """Move the codewords, where gradients do not."""
 
     @torch.no_grad()

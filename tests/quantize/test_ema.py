@@ -276,3 +276,39 @@ def test_training_state_is_rebuilt_from_the_codewords():
     assert torch.equal(codebook.embed_avg, codebook.embed)
     assert codebook.cluster_size.tolist() == [1.0] * 12
     assert codebook.weights.keys() == {"embed"}
+
+
+def test_the_rule_as_the_article_writes_it():
+    """Smoothed counts are kept, codewords are the old averages divided by them, and sums are means over items."""
+    torch.manual_seed(0)
+    config = EMAConfig(codebook_size=7, decay=0.9, eps=0.1, rule="article")
+    codebook = build_quantizer(config, 3, CodebookConfig(revive="none")).train()
+    codebook.cluster_size.fill_(2.0)
+    for _ in range(3):
+        counts, averages = codebook.cluster_size.double(), codebook.embed_avg.double().clone()
+        latents = torch.randn(4, 3, 5)
+        codes = learn(codebook, latents).codes[:, 0]
+        n, s = torch.zeros(7).double(), torch.zeros(3, 7).double()
+        for item in range(4):
+            for position in range(5):
+                n[codes[item, position]] += 1 / 4
+                s[:, codes[item, position]] += latents[item, :, position] / 4
+        counts = 0.9 * counts + 0.1 * n
+        smoothed = (counts + 0.1) / (counts.sum() + 7 * 0.1) * counts.sum()
+        torch.testing.assert_close(codebook.cluster_size, smoothed.float())
+        torch.testing.assert_close(codebook.embed, (averages / smoothed).float())
+        torch.testing.assert_close(codebook.embed_avg, (0.9 * averages + 0.1 * s).float())
+
+
+def test_the_articles_rule_counts_the_items_of_all_parts_and_none_that_is_empty():
+    torch.manual_seed(0)
+    config, upkeep = EMAConfig(codebook_size=7, rule="article"), CodebookConfig(revive="none")
+    whole, parts = build_quantizer(config, 3, upkeep).train(), build_quantizer(config, 3, upkeep).train()
+    parts.load_state_dict(whole.state_dict())
+    latents = torch.randn(4, 3, 5)
+    learn(whole, latents)
+    padded = torch.cat([latents, torch.randn(1, 3, 5)])
+    moments = [parts(padded[:1]).moments, parts(padded[1:], torch.tensor([5, 5, 5, 0])).moments]
+    parts.update(moments, 0, torch.Generator())
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], value)

@@ -118,3 +118,27 @@ def test_two_sided_makes_the_overused_and_the_underused_noise(collapsed):
     noise = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
     assert torch.equal(collapsed.embed[:, [3, 5]], noise[:, [3, 5]])
     assert collapsed.cluster_size[[3, 5]].tolist() == [mean.item()] * 2
+
+
+@pytest.mark.parametrize(("rule", "replaced"), [("article-items", 16), ("article-vectors", 14)])
+def test_the_articles_rule_in_both_normalisations(rule, replaced):
+    """Codes 0 and 1 are drawn as often as if all were drawn alike, the others not at all or too often."""
+    codebook = EMACodebook(3, EMAConfig(codebook_size=16), CodebookConfig(revive=rule)).train()
+    codewords = 10 * torch.eye(16)[:, :3] + torch.arange(16.0)[:, None] * 100
+    codebook.assign(torch.ones(16, dtype=torch.bool), codewords.T)
+    codebook.cluster_size.fill_(1)
+    codebook.embed_avg.copy_(codebook.embed)
+    codes = torch.tensor([0] * 2 + [1] * 2 + [2] * 28).view(2, 1, 16)  # 32 latents of 2 items
+    quantized = codebook(codebook.decode(codes))
+    assert torch.equal(quantized.codes, codes)
+    quiet = EMACodebook(3, EMAConfig(codebook_size=16), CodebookConfig(revive="none")).train()
+    quiet.load_state_dict(codebook.state_dict())
+    quiet.update([quantized.moments], 0, torch.Generator())
+    told = codebook.update([quantized.moments], 0, torch.Generator().manual_seed(0))
+    assert int(told["revived"]) == replaced
+    assert torch.equal(codebook.cluster_size, quiet.cluster_size)  # counts and averages stay as they are
+    assert torch.equal(codebook.embed_avg, quiet.embed_avg)
+    noise = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    kept = (codebook.embed == quiet.embed).all(0)
+    assert int((~kept).sum()) == replaced
+    assert torch.equal(codebook.embed[:, ~kept], noise[:, ~kept])
