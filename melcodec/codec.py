@@ -231,7 +231,12 @@ class Codec:
         return codes[:, : self.num_codes(num_samples)].copy(), num_samples
 
     def decode_to_mel(
-        self, codes: Array, num_samples: int | None = None, normalized: bool = False, lengths: Array | None = None
+        self,
+        codes: Array,
+        num_samples: int | None = None,
+        normalized: bool = False,
+        lengths: Array | None = None,
+        codebooks: int | None = None,
     ) -> Tensor:
         """Codes (Q, N) or (B, Q, N) -> natural log-mel (B, M, T).
 
@@ -239,11 +244,13 @@ class Codec:
             num_samples: S of the original, the longest one in a padded batch; T is then S // 256 + 1, else 4 N.
             normalized: give the model's domain instead.
             lengths: (B,) codes of each item of a batch that is right-padded with any code; the mel is zero past them.
+            codebooks: decode only the first so many of the Q codebooks, coarser; residual quantizers allow it.
 
         Raises:
-            MelcodecError: wrong shape, codes outside 0 .. K - 1, or a length that they cannot have.
+            MelcodecError: wrong shape, codes outside 0 .. K - 1, a length that they cannot have, or fewer codebooks than
+                the quantizer can decode.
         """
-        codes = self._checked(codes)
+        codes = self._checked(codes, codebooks)
         inside = inputs.item_lengths(lengths, len(codes), codes.shape[-1])
         mel = torch.cat(list(self._decode_chunks(codes, inside)), dim=-1)
         if num_samples is not None:
@@ -251,23 +258,22 @@ class Codec:
         return mel if normalized else self.frontend.denormalize(mel)
 
     @torch.no_grad()
-    def decode(self, codes: Array, num_samples: int | None = None) -> Tensor:
+    def decode(self, codes: Array, num_samples: int | None = None, codebooks: int | None = None) -> Tensor:
         """Codes (Q, N) or (B, Q, N) -> wav (B, S) in [-1, 1]; without ``num_samples``, S = 1,024 N - 256.
 
-        Raises:
-            MelcodecError: wrong shape, codes outside 0 .. K - 1, or a length that they cannot have.
+        Arguments and errors as in ``decode_to_mel``.
         """
         codes = self._checked(codes)
         num_samples = self._length(codes, num_samples)
-        mel = self._audible(self.decode_to_mel(codes, num_samples))
+        mel = self._audible(self.decode_to_mel(codes, num_samples, codebooks=codebooks))
         return self.vocoder(mel, num_samples).clamp(-1, 1)
 
-    def decode_stream(self, codes: Array, num_samples: int | None = None) -> Iterator[np.ndarray]:
+    def decode_stream(self, codes: Array, num_samples: int | None = None, codebooks: int | None = None) -> Iterator[np.ndarray]:
         """Codes (Q, N) of one utterance -> float32 blocks (n,) in [-1, 1], in memory that does not grow with N.
 
         Sounds longer than the vocoder's own chunks differ a little from ``decode``; see ``vocoder.griffin_lim``.
         """
-        codes = self._checked(codes)
+        codes = self._checked(codes, codebooks)
         num_samples = self._length(codes, num_samples)
         left = self.frontend.num_frames(num_samples)
 
@@ -382,5 +388,12 @@ class Codec:
     def _chunk(self, halo: int | None, length: int) -> int:
         return self.chunk_codes if halo is not None else max(1, length)
 
-    def _checked(self, codes: Array) -> Tensor:
-        return inputs.code_batch(codes, self.sizes).to(self.device)
+    def _checked(self, codes: Array, codebooks: int | None = None) -> Tensor:
+        """Codes (B, Q, N) on the device, or of the first so many ``codebooks``."""
+        allowed = self.model.quantizer.decodable
+        if codebooks is not None and codebooks not in allowed:
+            raise MelcodecError(
+                f"{codebooks} of the checkpoint's {self.num_codebooks} codebooks cannot be decoded alone",
+                f"its quantizer decodes {' or '.join(map(str, allowed))}; a residual one can leave out its last stages",
+            )
+        return inputs.code_batch(codes, self.sizes).to(self.device)[:, :codebooks]

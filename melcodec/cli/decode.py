@@ -54,6 +54,9 @@ Given = Annotated[
     str | None,
     typer.Option("--from", help="raw: standard input is what encode -o - --to raw writes.", show_default=False),
 ]
+Codebooks = Annotated[
+    int | None, typer.Option(min=1, help="Decode only the first so many codebooks of a residual quantizer: coarser.")
+]
 
 
 def decode(
@@ -65,6 +68,7 @@ def decode(
     device: options.Device = "auto",
     normalized: Normalized = False,
     num_samples: NumSamples = None,
+    codebooks: Codebooks = None,
     any_checkpoint: options.AnyCheckpoint = False,
     prior: PriorOption = None,
     wanted: Id = None,
@@ -100,6 +104,7 @@ def decode(
     check_prior_is_used(prior, {job.source.suffix.lower() for job in jobs.jobs})
     tally = Tally(jobs)
     settings = {"vocoder": vocoder} if suffix in WRITERS else {"normalized": normalized}
+    settings |= {"codebooks": codebooks} if codebooks else {}
     todo = tally.pending(overwrite, recipe("decode", checkpoint, **settings))
 
     from melcodec.codec import Codec
@@ -119,7 +124,7 @@ def decode(
                     unknown += [] if codes.fingerprint else [str(job.source)]
                 length = num_samples or codes.num_samples
                 tally.note(job)
-                said = writer(job.target, normalized)(codec, codes, length, job.target)
+                said = writer(job.target, normalized, codebooks)(codec, codes, length, job.target)
                 tally.done += 1
                 if jobs.single:
                     say(f"{job.target}: {said}")
@@ -182,27 +187,34 @@ def one_job(inputs: list[Path], output: Path | None, known: tuple[str, ...], suf
     return options.Jobs([options.Job(inputs[0], output)], None)
 
 
-def writer(target: Path, normalized: bool) -> Callable[[Codec, Codes, int | None, Path], str]:
+def writer(target: Path, normalized: bool, codebooks: int | None = None) -> Callable[[Codec, Codes, int | None, Path], str]:
     """How to write ``target``, by its suffix."""
     from melcodec.audio.io import WRITERS
     from melcodec.formats.arrays import SUFFIXES
 
     suffix = target.suffix.lower()
     if suffix in SUFFIXES:
-        return partial(write_mel, normalized=normalized)
-    return write_sound if suffix in WRITERS else write_picture
+        return partial(write_mel, normalized=normalized, codebooks=codebooks)
+    return partial(write_sound if suffix in WRITERS else write_picture, codebooks=codebooks)
 
 
-def write_mel(codec: Codec, codes: Codes, num_samples: int | None, target: Path, normalized: bool = False) -> str:
+def write_mel(
+    codec: Codec,
+    codes: Codes,
+    num_samples: int | None,
+    target: Path,
+    normalized: bool = False,
+    codebooks: int | None = None,
+) -> str:
     """Write the mel; say its shape."""
     from melcodec.formats.mels import save_mel
 
-    mel = codec.decode_to_mel(codes.codes, num_samples, normalized)[0].cpu().numpy()
+    mel = codec.decode_to_mel(codes.codes, num_samples, normalized, codebooks=codebooks)[0].cpu().numpy()
     save_mel(target, mel, normalized)
     return f"mel {mel.shape[0]} x {mel.shape[1]} frames"
 
 
-def write_sound(codec: Codec, codes: Codes, num_samples: int | None, target: Path) -> str:
+def write_sound(codec: Codec, codes: Codes, num_samples: int | None, target: Path, codebooks: int | None = None) -> str:
     """Write the sound; say its length."""
     from melcodec.audio.io import save_blocks
 
@@ -210,7 +222,7 @@ def write_sound(codec: Codec, codes: Codes, num_samples: int | None, target: Pat
 
     def counted() -> Iterator[np.ndarray]:
         nonlocal written
-        for block in codec.decode_stream(codes.codes, num_samples):
+        for block in codec.decode_stream(codes.codes, num_samples, codebooks):
             written += len(block)
             yield block
 
@@ -218,11 +230,11 @@ def write_sound(codec: Codec, codes: Codes, num_samples: int | None, target: Pat
     return f"{written / codec.sample_rate:.2f} s at {codec.sample_rate} Hz"
 
 
-def write_picture(codec: Codec, codes: Codes, num_samples: int | None, target: Path) -> str:
+def write_picture(codec: Codec, codes: Codes, num_samples: int | None, target: Path, codebooks: int | None = None) -> str:
     """Draw the mel; say its length."""
     from melcodec.plots import Scale, plot_mel, save_figure
 
-    mel = codec.decode_to_mel(codes.codes, num_samples)[0].cpu().numpy()
+    mel = codec.decode_to_mel(codes.codes, num_samples, codebooks=codebooks)[0].cpu().numpy()
     title = f"{mel.shape[1]} frames from {codes.codes.shape[1]} codes"
     figure = plot_mel(mel, Scale.of(codec.frontend), title)
     save_figure(figure, target, overwrite=True)

@@ -32,14 +32,14 @@ class EMACodebook(VectorQuantizer):
 
     def __init__(self, dim: int, config: EMAConfig, upkeep: CodebookConfig | None = None) -> None:
         super().__init__(dim, config, upkeep)
-        self.eps = config.eps
+        self.eps, self.as_written = config.eps, config.rule == "article"
         self.register_buffer("embed_avg", self.embed.clone())
 
     def _register_codewords(self) -> None:
         self.register_buffer("embed", torch.randn(self.code_dim, self.config.codebook_size))
 
     def _count(self, counts: Tensor, items: Tensor) -> None:
-        super()._count(counts / items.clamp(min=1) if self.config.rule == "article" else counts, items)
+        super()._count(counts / items.clamp(min=1) if self.as_written else counts, items)
 
     def _learn(self, moments: Sequence[Moments], items: Tensor) -> None:
         parts = [cluster_sums(each.vectors, each.codes, self.sizes[0])[1] for each in moments]
@@ -47,12 +47,12 @@ class EMACodebook(VectorQuantizer):
         distributed.all_reduce_sum(sums)
         total = self.cluster_size.sum()
         smoothed = (self.cluster_size + self.eps) / (total + self.sizes[0] * self.eps) * total
-        if self.config.rule == "article":  # the averages of the step before, and the smoothed counts are kept
+        if self.as_written:  # the averages of the step before, and the smoothed counts are kept
             self.embed.copy_(self.embed_avg / smoothed)
             self.cluster_size.copy_(smoothed)
             sums = sums / items.clamp(min=1)
         self.embed_avg.mul_(self.config.decay).add_(sums.T, alpha=1 - self.config.decay)
-        if self.config.rule == "xtts":
+        if not self.as_written:
             self.embed.copy_(self.embed_avg / smoothed)
 
     @torch.no_grad()

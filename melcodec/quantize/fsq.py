@@ -51,7 +51,7 @@ class FSQuantizer(Quantizer):
     def indices(self, values: Tensor) -> Tensor:
         """Rounded values (B, C, N) of the channels -> codes (B, Q, N)."""
         digits = (values.long() + self.levels[:, None] // 2) * self.basis[:, None]
-        return torch.stack([book.sum(1) for book in digits.split(self.widths, dim=1)], dim=1)
+        return torch.stack([book.sum(1) for book in torch.split(digits, self.widths, dim=1)], dim=1)
 
     def values(self, codes: Tensor) -> Tensor:
         """Codes (B, Q, N) -> the rounded values (B, C, N) of the channels."""

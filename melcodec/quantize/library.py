@@ -67,7 +67,7 @@ class LibraryQuantizer(Quantizer):
                 whole = F.pad(codes, (0, 0, 0, len(self.sizes) - codes.shape[1]), value=-1)  # -1 adds nothing
                 found = self.module.get_output_from_indices(whole.transpose(1, 2))
             case "GroupedResidualVQ":
-                grouped = codes.unflatten(1, (self.config.groups, -1)).permute(1, 0, 3, 2)
+                grouped = codes.reshape(len(codes), self.config.groups, -1, codes.shape[-1]).permute(1, 0, 3, 2)
                 found = self.module.get_output_from_indices(grouped)
             case "VectorQuantize":
                 found = self.module.get_output_from_indices(codes[:, 0])

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from melcodec.codec import Codec
 from melcodec.config import load_preset, with_overrides, xtts_mel_norms
 from melcodec.formats.checkpoint import from_model, save_checkpoint
+from melcodec.store.codes import load_codes
 from melcodec.vqvae import build_vqvae
 
 SIZES = (16, 16, 16)
@@ -58,6 +60,32 @@ def test_encode_decode_and_info(done, three, speech_folder, tmp_path):
     done("roundtrip", wav, "-o", "both.wav", "-c", three)
     done("encode", speech_folder, "-o", "folder", "--to", "npz", "-c", three)
     done("decode", "folder", "-o", "sounds", "--to", "wav", "-c", three)
+
+
+def test_fewer_codebooks_decode_coarser(cli, done, three, tiny_checkpoint, speech_folder, tmp_path):
+    """A mel, a sound and a picture of the first codebooks; what cannot be decoded in part is refused in words."""
+    done("encode", speech_folder / "a" / "0.wav", "-o", "codes.npz", "-c", three)
+    codec = Codec.from_pretrained(three, "cpu")
+    codes = load_codes(tmp_path / "codes.npz")
+    for count in (1, 2, 3):
+        done("decode", "codes.npz", "-o", f"{count}.npy", "-c", three, "--codebooks", count)
+        mel = codec.model.decode(torch.from_numpy(codes.codes)[None, :count])
+        whole = codec.frontend.denormalize(mel)[0, :, : codec.frontend.num_frames(codes.num_samples)].detach().numpy()
+        np.testing.assert_allclose(np.load(tmp_path / f"{count}.npy"), whole, atol=1e-5)
+        done("decode", "codes.npz", "-o", f"{count}.wav", "-c", three, "--codebooks", count)
+        assert codec.decode(codes.codes, codes.num_samples, codebooks=count).shape[-1] == codes.num_samples
+    done("decode", "codes.npz", "-o", "1.png", "-c", three, "--codebooks", 1)
+    done("decode", "codes.npz", "-o", "3.png", "-c", three)
+    for suffix in ("npy", "wav", "png"):
+        assert (tmp_path / f"1.{suffix}").read_bytes() != (tmp_path / f"3.{suffix}").read_bytes()
+    refused = cli("decode", "codes.npz", "-o", "4.npy", "-c", three, "--codebooks", 4)
+    assert (refused.status, (tmp_path / "4.npy").exists()) == (1, False)
+    assert "4 of the checkpoint's 3 codebooks cannot be decoded alone" in refused.err
+    assert "decodes 1 or 2 or 3" in refused.err
+    done("encode", speech_folder / "a" / "0.wav", "-o", "one.npz", "-c", tiny_checkpoint)
+    refused = cli("decode", "one.npz", "-o", "2.npy", "-c", tiny_checkpoint, "--codebooks", 2, "--overwrite")
+    assert refused.status == 1
+    assert "2 of the checkpoint's 1 codebooks cannot be decoded alone" in refused.err
 
 
 def test_pictures(done, three, speech_folder):
