@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -103,7 +103,7 @@ def decode(
         raise MelcodecError("--num-samples is for a single file", ".npz and .safetensors codes know their own length")
     check_prior_is_used(prior, {job.source.suffix.lower() for job in jobs.jobs})
     tally = Tally(jobs)
-    settings = {"vocoder": vocoder} if suffix in WRITERS else {"normalized": normalized}
+    settings: dict[str, Any] = {"vocoder": vocoder} if suffix in WRITERS else {"normalized": normalized}
     settings |= {"codebooks": codebooks} if codebooks else {}
     todo = tally.pending(overwrite, recipe("decode", checkpoint, **settings))
 
