@@ -107,7 +107,7 @@ def test_unknown_key(data, key, hint):
     [
         "model.backbone.hidden=0",
         "model.backbone.num_blocks=-1",
-        "model.backbone.kind=transformer",
+        "model.backbone.kind=wavenet",
         "model.dim=0",
         "model.quantizer.codebook_size=1",
         "model.quantizer.codebook_size=65537",
@@ -268,9 +268,11 @@ def test_a_recipe_that_is_not_there():
     assert (error.message, error.hint) == ("no optimizer recipe 'adamww'", "did you mean 'adamw'?")
     assert refusal(with_overrides, RunConfig(), ["optimizer=???"]).hint == "optimizer recipes: adam, adamw, finetune"
     error = refusal(with_overrides, RunConfig(), ["model.backbone=wide"])
-    assert (error.message, error.hint) == ("no backbone recipe 'wide'", "backbone recipes: conv, convnext, vqvae-2018")
+    recipes = "bimamba, conv, convnext, mamba, mlp, transformer-window, transformer, vqvae-2018"
+    assert (error.message, error.hint) == ("no backbone recipe 'wide'", f"backbone recipes: {recipes}")
     error = refusal(with_overrides, RunConfig(), ["model.backbone.kind=wide"])
-    assert (error.message, error.hint) == ("--set: model.backbone.kind: there is no 'wide'", "kinds: conv, vqvae-2018, convnext")
+    kinds = "kinds: conv, vqvae-2018, convnext, transformer, mamba, mlp"
+    assert (error.message, error.hint) == ("--set: model.backbone.kind: there is no 'wide'", kinds)
     error = refusal(with_overrides, RunConfig(), ["train=wide"])
     assert error.message == "--set train=wide: 'train' is a group of settings"
     assert error.hint == "set one of them: train.NAME=VALUE"
@@ -304,7 +306,7 @@ def test_settings_of_files_that_older_versions_wrote():
 
 
 def test_kinds_are_listed_with_their_settings():
-    assert list(kinds_of("model.backbone")) == ["conv", "vqvae-2018", "convnext"]
+    assert list(kinds_of("model.backbone")) == ["conv", "vqvae-2018", "convnext", "transformer", "mamba", "mlp"]
     assert list(kinds_of("model.quantizer")) == ["ema", "gradient", "fsq", "gumbel", "library", "residual", "grouped"]
     assert refusal(kinds_of, "model.mel").message == "'model.mel' has a single kind"
     assert refusal(kinds_of, "model.mal").message == "there is no group of settings 'model.mal'"

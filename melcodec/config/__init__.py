@@ -4,7 +4,7 @@ Presets and recipes are TOML files in ``melcodec/presets``; checkpoints carry a 
 carries a ``RunConfig`` as TOML. An unknown key is an error everywhere, with the nearest known name as a hint.
 """
 
-from melcodec.config.backbones import ConvNeXtConfig
+from melcodec.config.backbones import ConvNeXtConfig, MambaConfig, MLPConfig, TransformerConfig
 from melcodec.config.base import decides_codes, flat, members, parse
 from melcodec.config.files import (
     RECIPE_GROUPS,
@@ -63,6 +63,8 @@ __all__ = [
     "GumbelConfig",
     "LearnedVocoderConfig",
     "LibraryConfig",
+    "MLPConfig",
+    "MambaConfig",
     "MelConfig",
     "ModelConfig",
     "ObjectiveConfig",
@@ -71,6 +73,7 @@ __all__ = [
     "ResidualConfig",
     "RunConfig",
     "TrainConfig",
+    "TransformerConfig",
     "VQVAE2018Config",
     "VocoderConfig",
     "VocosConfig",

@@ -41,3 +41,64 @@ class ConvNeXtConfig(Settings):
     def stride(self) -> int:
         """Mel frames of a code."""
         return 4
+
+
+class PatchSettings(Settings):
+    """What every backbone has that cuts the mel into patches of all bands and a few frames."""
+
+    hidden: int = Field(256, ge=1, description="F, width of a patch inside", json_schema_extra=NOT_IN_CODES)
+    num_blocks: int = Field(4, ge=1, description="layers, in the encoder and in the decoder", json_schema_extra=NOT_IN_CODES)
+    patch: int = Field(4, ge=1, le=64, description="mel frames of a patch, which is a code")
+    overlap: int = Field(0, ge=0, le=64, description="frames on each side of a patch that it shares with its neighbours")
+    smooth: bool = Field(
+        False, description="a last 3x3 convolution over bands and frames of the output", json_schema_extra=NOT_IN_CODES
+    )
+
+    @property
+    def stride(self) -> int:
+        """Mel frames of a code."""
+        return self.patch
+
+
+class MLPConfig(PatchSettings):
+    """Patches, each of which goes through residual layers of its own: nothing is seen outside of a patch."""
+
+    kind: Literal["mlp"] = "mlp"
+
+
+class TransformerConfig(PatchSettings):
+    """ViT-VQGAN over time: patches, transformer layers, a head with tanh."""
+
+    kind: Literal["transformer"] = "transformer"
+    heads: int = Field(4, ge=1, description="of each layer")
+    positions: Literal["rotary", "learned"] = Field("rotary", description="how a layer knows where a patch stands")
+    window: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="codes on each side that a layer sees, which allows any length; 0: all of a sound",
+    )
+    longest: int = Field(2048, ge=1, description=LONGEST + "; not with a window", json_schema_extra=NOT_IN_CODES)
+
+    @model_validator(mode="after")
+    def _fits(self) -> TransformerConfig:
+        check_heads(self.hidden, self.heads)
+        if self.window and self.positions == "learned":
+            raise ValueError("learned positions end with the longest sound; a window needs rotary ones")
+        return self
+
+
+class MambaConfig(PatchSettings):
+    """Patches and Mamba-2 layers, which read time forwards, or in both directions."""
+
+    kind: Literal["mamba"] = "mamba"
+    bidirectional: bool = Field(False, description="a second reading from the end in each layer, with weights of its own")
+    heads: int = Field(8, ge=1, description="of each layer; 2 F must be a multiple of it", json_schema_extra=NOT_IN_CODES)
+    state: int = Field(64, ge=1, description="numbers that each channel of a head remembers", json_schema_extra=NOT_IN_CODES)
+    longest: int = Field(2048, ge=1, description=LONGEST, json_schema_extra=NOT_IN_CODES)
+
+    @model_validator(mode="after")
+    def _fits(self) -> MambaConfig:
+        if 2 * self.hidden % self.heads:
+            raise ValueError(f"{2 * self.hidden} channels are not a multiple of {self.heads} heads")
+        return self

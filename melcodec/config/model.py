@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from melcodec.config.backbones import ConvNeXtConfig
+from melcodec.config.backbones import ConvNeXtConfig, MambaConfig, MLPConfig, TransformerConfig
 from melcodec.config.base import NOT_IN_CODES, Settings, kind_or
 
 N_MELS = 80
@@ -74,7 +74,10 @@ class VQVAE2018Config(Settings):
 BackboneConfig = Annotated[
     Annotated[ConvConfig, Tag("conv")]
     | Annotated[VQVAE2018Config, Tag("vqvae-2018")]
-    | Annotated[ConvNeXtConfig, Tag("convnext")],
+    | Annotated[ConvNeXtConfig, Tag("convnext")]
+    | Annotated[TransformerConfig, Tag("transformer")]
+    | Annotated[MambaConfig, Tag("mamba")]
+    | Annotated[MLPConfig, Tag("mlp")],
     Discriminator(kind_or("conv")),
 ]
 

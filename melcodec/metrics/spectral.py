@@ -45,3 +45,23 @@ def mel_cepstral_distortion(reference: np.ndarray, output: np.ndarray) -> float:
     """
     distance = mel_cepstra(reference) - mel_cepstra(output)
     return float((TO_DB * np.sqrt(2 * np.square(distance).sum(axis=0))).mean())
+
+
+def seam_ratio(reference: np.ndarray, output: np.ndarray, patch: int) -> float:
+    """Mean |difference| of the frames beside borders of patches over that of the other frames, (M, T) each.
+
+    About 1 without grid artefacts; more when the borders of patches are worse than their inside.
+
+    Args:
+        reference: natural log-mel power spectrogram.
+        output: what was made of it.
+        patch: frames of a patch; there are other frames from 3 on.
+    """
+    error = np.abs(reference - output).mean(axis=0, dtype=np.float64)
+    place = np.arange(len(error))
+    beside = np.isin(place % patch, (0, patch - 1)) & (place > 0)  # the first frame of all is at no border
+    beside[-1] = False
+    inside = np.isin(place % patch, range(1, patch - 1))
+    if not beside.any() or not inside.any():
+        return math.nan
+    return float(error[beside].mean() / max(error[inside].mean(), np.finfo(np.float64).tiny))

@@ -25,6 +25,14 @@ class ChannelNorm(nn.RMSNorm):
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
 
+class Norm(ChannelNorm, Layer):
+    """``ChannelNorm`` in a ``Stack``."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See ``Layer.forward``."""
+        return mask(super().forward(x), lengths)
+
+
 class SwiGLU(nn.Module):
     """out(silu(gate(x)) * value(x)) without biases: (B, C, L) -> (B, C, L); zero stays zero.
 

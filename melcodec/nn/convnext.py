@@ -7,11 +7,11 @@ transformer layer (``nn.blocks``) before and one after the quantizer.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from melcodec.config import ConvNeXtConfig
-from melcodec.nn.base import Backbone, Coder, Conv, Down, Layer, Reach, Stack, Up, mask
-from melcodec.nn.blocks import Attention, ChannelNorm, Gated
+from melcodec.nn.base import Backbone, Coder, Conv, Down, Layer, Reach, Stack, Up
+from melcodec.nn.blocks import Attention, ChannelNorm, Gated, Norm
 from melcodec.nn.conv import UpsampleConv
 
 KERNEL = 7
@@ -23,14 +23,6 @@ class Depthwise(Conv):
 
     def __init__(self, width: int) -> None:
         super().__init__(width, width, KERNEL, padding=SIDE, groups=width)
-
-
-class Norm(ChannelNorm, Layer):
-    """``ChannelNorm`` in a ``Stack``."""
-
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """See ``Layer.forward``."""
-        return mask(super().forward(x), lengths)
 
 
 def _blocks(width: int, count: int) -> list[Layer]:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from melcodec.metrics.spectral import band_l1, log_mel_l1, log_mel_mse, mel_cepstra, mel_cepstral_distortion
+from melcodec.metrics.spectral import band_l1, log_mel_l1, log_mel_mse, mel_cepstra, mel_cepstral_distortion, seam_ratio
 
 
 def test_by_hand():
@@ -53,3 +53,14 @@ def test_cepstral_distortion_hears_neither_level_nor_fine_structure(golden):
     assert mel_cepstral_distortion(mel, mel) == 0
     assert mel_cepstral_distortion(mel, mel + 1.5) == pytest.approx(0, abs=1e-9)
     assert mel_cepstral_distortion(mel, mel + fine) == pytest.approx(0, abs=1e-9)
+
+
+def test_seams_of_patches():
+    reference, output = np.zeros((3, 16)), np.ones((3, 16))
+    assert seam_ratio(reference, output, 4) == 1
+    output[:, 3:5] = 3  # one border of three
+    assert seam_ratio(reference, output, 4) == pytest.approx((2 * 3 + 4) / 6)
+    output[:, [0, -1]] = 100  # the ends are no borders
+    assert seam_ratio(reference, output, 4) == pytest.approx((2 * 3 + 4) / 6)
+    assert np.isnan(seam_ratio(reference, output, 2))
+    assert np.isnan(seam_ratio(reference[:, :4], output[:, :4], 4))

@@ -12,14 +12,19 @@ from melcodec.config import (
     ConvNeXtConfig,
     EMAConfig,
     GroupedConfig,
+    MambaConfig,
+    MLPConfig,
     ModelConfig,
+    TransformerConfig,
     VQVAE2018Config,
     xtts_mel_norms,
 )
 from melcodec.errors import MelcodecError
 from melcodec.formats.checkpoint import from_model, load_checkpoint, save_checkpoint
 from melcodec.nn.base import Backbone, Coder, Reach, mask
+from melcodec.nn.blocks import rotate
 from melcodec.nn.build import build_backbone
+from melcodec.nn.mamba import BLOCK, scan, turned
 from melcodec.quantize.build import build_quantizer
 from melcodec.vqvae import build_vqvae
 
@@ -33,6 +38,13 @@ MEMBERS: dict[str, BackboneConfig] = {
     "convnext": ConvNeXtConfig(**SMALL),
     "convnext, no blocks": ConvNeXtConfig(hidden=8, num_blocks=0),
     "convnext, attention": ConvNeXtConfig(attention=True, heads=2, longest=400, **SMALL),
+    "mlp": MLPConfig(**SMALL),
+    "mlp, overlap": MLPConfig(overlap=2, smooth=True, **SMALL),
+    "transformer": TransformerConfig(heads=2, longest=400, **SMALL),
+    "transformer, learned": TransformerConfig(heads=2, longest=400, positions="learned", **SMALL),
+    "transformer, window": TransformerConfig(heads=2, window=2, hidden=8, num_blocks=2, overlap=5),
+    "mamba": MambaConfig(heads=2, state=4, longest=400, **SMALL),
+    "bimamba": MambaConfig(heads=2, state=4, longest=400, bidirectional=True, **SMALL),
 }
 
 
@@ -69,9 +81,9 @@ def linear(half: torch.nn.Module, monkeypatch) -> torch.nn.Module:
     return half
 
 
-def within(first: int, stated: int, end: int, reach: int | None, slack: int) -> None:
-    """The first input that counts is the stated one, or less than ``slack`` after it; the ``end`` when reach is unbounded."""
-    assert first == end if reach is None else stated <= first < stated + slack
+def within(first: int, stated: int, reach: int | None, slack: int) -> None:
+    """The first input that counts is the stated one, or less than ``slack`` after it; one before its own if unbounded."""
+    assert first < stated if reach is None else stated <= first < stated + slack
 
 
 def test_nothing_beyond_the_stated_reach_counts(member, monkeypatch):
@@ -85,9 +97,9 @@ def test_nothing_beyond_the_stated_reach_counts(member, monkeypatch):
         poked[..., frame] = 1e6
         if not torch.equal(encoder(poked)[..., t], plain):
             seen.append(frame)
-    # what is stated holds and is not much too large; an unbounded side does see the far end
-    within(seen[0], stride * t - (encoder.reach.left or 0), 0, encoder.reach.left, stride)
-    within(-seen[-1], -stride * t - (encoder.reach.right or 0), -159, encoder.reach.right, stride)
+    # what is stated holds and is not much too large; an unbounded side does see more than its own
+    within(seen[0], stride * t - (encoder.reach.left or 0), encoder.reach.left, stride)
+    within(-seen[-1], -stride * t - (encoder.reach.right or 0), encoder.reach.right, stride)
     codes = torch.zeros(1, D, 40, dtype=torch.float64)
     plain = decoder(codes)[..., stride * t : stride * (t + 1)]
     touched = []
@@ -96,8 +108,8 @@ def test_nothing_beyond_the_stated_reach_counts(member, monkeypatch):
         poked[..., code] = 1e6
         if not torch.equal(decoder(poked)[..., stride * t : stride * (t + 1)], plain):
             touched.append(code)
-    within(touched[0], t - (decoder.reach.left or 0), 0, decoder.reach.left, 2)
-    within(-touched[-1], -t - (decoder.reach.right or 0), -39, decoder.reach.right, 2)
+    within(touched[0], t - (decoder.reach.left or 0), decoder.reach.left, 2)
+    within(-touched[-1], -t - (decoder.reach.right or 0), decoder.reach.right, 2)
 
 
 def test_a_padded_batch_equals_its_items_alone(member):
@@ -125,7 +137,7 @@ def test_gradients_reach_every_parameter(member):
         assert all(parameter.grad.abs().sum() > 0 for parameter in half.parameters())
 
 
-@pytest.mark.parametrize("name", ["vqvae-2018", "vqvae-2018, pictures", "convnext", "convnext, attention"])
+@pytest.mark.parametrize("name", ["vqvae-2018", "vqvae-2018, pictures", "convnext", "convnext, attention", *list(MEMBERS)[7:]])
 def test_a_codec_of_it(name, golden, tmp_path):
     from melcodec.codec import Codec
 
@@ -197,3 +209,40 @@ def test_a_model_that_sees_everything_runs_whole_and_refuses_more(golden):
 def test_heads_need_pairs_of_channels():
     with pytest.raises(ValueError, match="16 channels have no 3 heads of an even width"):
         ConvNeXtConfig(attention=True, heads=3, **SMALL)
+
+
+def test_patches_of_other_sizes():
+    encoder, decoder, stride = build_backbone(MLPConfig(patch=3, **SMALL), M, D)
+    assert (stride, encoder.reach, decoder.reach) == (3, Reach(0, 2), Reach(0, 0))
+    assert decoder(encoder(torch.zeros(1, M, 31))).shape == (1, M, 33)
+
+
+def test_learned_positions_have_no_window():
+    with pytest.raises(ValueError, match="a window needs rotary ones"):
+        TransformerConfig(positions="learned", window=4)
+
+
+def test_rotary_positions_tell_differences_alone():
+    query, key = noise(1, 1, 20, 8), noise(1, 1, 20, 8)
+    products = rotate(query.expand(1, 1, 20, 8)[..., :1, :].expand(1, 1, 20, 8)) @ rotate(key[..., :1, :].expand(1, 1, 20, 8)).mT
+    for away in range(-19, 20):
+        diagonal = products[0, 0].diagonal(away)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
+    assert products[0, 0, 0].std() > 0.1
+
+
+@pytest.mark.parametrize("length", [1, BLOCK, 2 * BLOCK + 5])
+def test_the_scan_is_the_recurrence(length):
+    x, decay = noise(2, length, 3, 5), -noise(2, length, 3).abs()
+    write, read = noise(2, length, 4), noise(2, length, 4).flip(1)
+    state, expected = torch.zeros(2, 3, 5, 4, dtype=torch.float64), []
+    for t in range(length):
+        state = decay[:, t, :, None, None].exp() * state + x[:, t, :, :, None] * write[:, t, None, None]
+        expected.append((state * read[:, t, None, None]).sum(-1))
+    torch.testing.assert_close(scan(x, decay, write, read), torch.stack(expected, 1))
+
+
+def test_each_item_is_turned_within_its_length():
+    x = torch.arange(1.0, 5).expand(2, 1, 4)
+    assert turned(x, None).tolist() == [[[4, 3, 2, 1]]] * 2
+    assert turned(x, torch.tensor([4, 2])).tolist() == [[[4, 3, 2, 1]], [[2, 1, 3, 4]]]
