@@ -22,7 +22,7 @@ LAYERS = {
     **dict.fromkeys(("store", "vocoder"), 6),
     "codec": 7,
     **dict.fromkeys(("training", "corpus", "evaluation", "bench", "streaming"), 8),
-    "prior": 9,
+    **dict.fromkeys(("prior", "sweep"), 9),
     "cli": 10,
     **dict.fromkeys(("__init__", "__main__"), 11),
 }

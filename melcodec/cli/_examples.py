@@ -55,6 +55,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "config": ("melcodec config list", "melcodec config show base > run.toml"),
     "config list": ("melcodec config list",),
+    "sweep": (
+        "melcodec sweep recordings/ --vary model.quantizer=ema,residual --set train.steps=2000 -o sweeps/quantizers",
+        "melcodec sweep recordings/ --vary optimizer.lr=1e-4,3e-4 --vary data.batch_size=16,32 --seeds 0,1,2 -o sweeps/rates",
+    ),
     "config show": ("melcodec config show base > run.toml", "melcodec config show finetune --set train.steps=5000"),
     "config check": ("melcodec config check run.toml",),
     "prior": ("melcodec prior train corpus/ -o prior/", "melcodec prior sample prior/ -o sample.wav"),

@@ -26,6 +26,7 @@ from melcodec.cli.plot import plot_app
 from melcodec.cli.preprocess import preprocess
 from melcodec.cli.prior import prior_app
 from melcodec.cli.roundtrip import roundtrip
+from melcodec.cli.sweep import sweep
 from melcodec.cli.train import train
 from melcodec.cli.vocoder import vocoder_app
 from melcodec.errors import MelcodecError, from_os
@@ -59,7 +60,7 @@ def common(
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Use": (encode, decode, roundtrip, preprocess, info),
     "Judge": (evaluate, compare, bench),
-    "Train": (train, mel_stats),
+    "Train": (train, sweep, mel_stats),
     "XTTS": (import_xtts, export_xtts),
 }
 for panel, commands in PANELS.items():

@@ -7,6 +7,7 @@ from melcodec.plots.base import FORMATS, check_picture, figure_bytes, figure_pix
 from melcodec.plots.codebook import plot_codebook, plot_codebook_use, plot_snapping, principal_plane
 from melcodec.plots.mels import CODE_MAP, MEL_MAP, XTTS_SCALE, Scale, plot_codes, plot_mel, plot_roundtrip
 from melcodec.plots.prior import plot_prior, plot_surprise
+from melcodec.plots.sweep import beside, plot_sweep
 from melcodec.plots.training import plot_training, read_curves, read_history
 from melcodec.plots.usage import UsageHistory, perplexities, plot_usage, plot_usage_histories, plot_usage_history
 
@@ -17,6 +18,7 @@ __all__ = [
     "XTTS_SCALE",
     "Scale",
     "UsageHistory",
+    "beside",
     "check_picture",
     "figure_bytes",
     "figure_pixels",
@@ -29,6 +31,7 @@ __all__ = [
     "plot_roundtrip",
     "plot_snapping",
     "plot_surprise",
+    "plot_sweep",
     "plot_training",
     "plot_usage",
     "plot_usage_histories",

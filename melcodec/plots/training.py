@@ -110,7 +110,7 @@ def plot_training(curves: Curves, history: UsageHistory | None = None, title: st
     panels = [
         panel
         for panel in (_losses(curves), *PANELS)
-        if any(_measured(curves, panel.kind, key) is not None for key in panel.curves)
+        if any(measured(curves, panel.kind, key) is not None for key in panel.curves)
     ]
     if not panels:
         raise MelcodecError(f"none of the curves of a training is in {', '.join(curves)}", "wait for its first lines")
@@ -147,8 +147,8 @@ def _draw_panels(figure: FigureBase, panels: list[Panel], rows: int, curves: Cur
 
 
 def _draw_panel(axes: Axes, panel: Panel, curves: Curves) -> None:
-    there = [(name, _measured(curves, panel.kind, key)) for key, name in panel.curves.items()]
-    shown = [(name, measured) for name, measured in there if measured is not None]
+    there = [(name, measured(curves, panel.kind, key)) for key, name in panel.curves.items()]
+    shown = [(name, found) for name, found in there if found is not None]
     for (name, (steps, values)), (colour, line) in zip(shown, STYLES, strict=False):
         smooth = values
         if panel.noisy and len(steps) > MANY:
@@ -178,7 +178,7 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else np.nan
 
 
-def _measured(curves: Curves, kind: str, key: str) -> tuple[np.ndarray, np.ndarray] | None:
+def measured(curves: Curves, kind: str, key: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Steps and values (n,) of a curve where it is finite; None where it is nowhere."""
     columns = curves.get(kind, {})
     if key not in columns:

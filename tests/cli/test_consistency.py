@@ -17,12 +17,14 @@ OTHER_HELP = {
     "--output": "an output file, a folder, or either",
     "--to": "each command has its own formats",
     "--init": "a checkpoint or a vocoder",
+    "--num-workers": "those of a sweep are trainings",
     "--preset": "each kind of training has its own",
     "--seconds": "of a sample, its prompt included",
 }
 OTHER_DEFAULT = {
     "--output": "where a command can choose one",
     "--to": "each command has its own formats",
+    "--num-workers": "trainings run one after the other unless asked otherwise",
     "--vocoder": "the settings of a run say it, too",
     "--preset": "each kind of training has its own",
     "--seconds": "the figures of bench are of 10 s",
