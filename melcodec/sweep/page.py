@@ -19,10 +19,10 @@ from melcodec.training.samples import FOLDER, clip_path
 
 PAGE, TABLE = "index.html", "sweep.csv"
 COLUMNS = {
-    "parameters": "parameters of encoder and decoder",
+    "parameters": "parameters",
     "bits_per_second": "bit/s",
-    "step_seconds": "seconds per step",
-    "log_mel_l1": "log-mel L1 (natural log power)",
+    "step_seconds": "s per step",
+    "log_mel_l1": "log-mel L1",
     "codes": "codes",
     "codes_used": "codes used",
     "perplexity": "perplexity",
@@ -98,7 +98,10 @@ def _table(done: dict[str, list[Done]]) -> Table:
     for label, seeds in done.items():
         results = [each.result for each in seeds]
         rows.append([label, len(seeds), *(_cell(results, name) for name in COLUMNS)])
-    caption = "At the last step, over the whole validation set; with several seeds, the mean and its 95 % interval (Student's t)"
+    caption = (
+        "At the last step, over the whole validation set; with several seeds, the mean and its 95 % interval (Student's t). "
+        "Parameters: of encoder and decoder. Log-mel L1: natural log power"
+    )
     return Table(caption, ["setting", "seeds", *COLUMNS.values()], rows)
 
 
