@@ -54,7 +54,6 @@ def sweep(
 
     base = parse(RunConfig, read_toml(config), str(config)) if config else load_preset(preset)
     plan = make_plan(base, vary, assignments or [], _numbers(seeds))
-    say(f"{len(plan.runs)} runs of {plan.runs[0].config.train.steps:,} steps: {len(plan.combinations)} combinations of settings")
     with stop_on_signals() as stopped, cache_bar() as cached:
         callbacks = Callbacks(say=say, cached=cached, should_stop=lambda: bool(stopped))
         command = shlex.join(["melcodec", *sys.argv[1:]])

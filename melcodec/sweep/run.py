@@ -69,6 +69,8 @@ def sweep(
     calls = callbacks or Callbacks()
     corpus = _cached(data, plan, calls)
     claim_sweep(folder, plan, corpus)
+    steps = plan.runs[0].config.train.steps
+    calls.say(f"{len(plan.runs)} runs of {steps:,} steps: {len(plan.combinations)} combinations of settings")
     left = [run for run in plan.runs if not is_finished(folder / run.name, run.config)]
     skipped = len(plan.runs) - len(left)
     if skipped:
