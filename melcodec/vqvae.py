@@ -31,8 +31,8 @@ class ModelReach:
     stride: int
     encoder_halo: int | None
     decoder_halo: int | None
-    look_ahead: int | None
-    longest: int | None
+    look_ahead: int | None = None
+    longest: int | None = None
 
 
 class VQVAEOutput(NamedTuple):

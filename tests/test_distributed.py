@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from melcodec import distributed
+from melcodec.config import CodebookConfig, EMAConfig
 from melcodec.quantize.ema import EMACodebook
 from melcodec.quantize.revival import revive_from_batch
 from tests import forked
@@ -16,6 +17,7 @@ STEPS = """
 import sys, torch
 import torch.distributed as dist
 from melcodec import distributed
+from melcodec.config import CodebookConfig, EMAConfig
 from melcodec.quantize.ema import EMACodebook
 from melcodec.quantize.revival import revive_from_batch
 
@@ -23,17 +25,25 @@ rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 assert distributed.world_size() == 2
 start = torch.load(f"{folder}/start.pt", weights_only=True)
-codebook = EMACodebook(3, 16).train()
+codebook = EMACodebook(3, EMAConfig(codebook_size=16), CodebookConfig(revive="none")).train()
 codebook.load_state_dict(start["codebook"])
 for latents in start["batches"]:
-    codebook(latents.chunk(2)[rank])
+    codebook.update([codebook(latents.chunk(2)[rank]).moments], 0, torch.Generator())
 learned = {name: value.clone() for name, value in codebook.state_dict().items()}
 # each rank has latents of its own; the codebooks must stay equal
 latents = start["batches"][0].chunk(2)[rank].transpose(1, 2).flatten(0, 1)
-revived = revive_from_batch(codebook, latents, 1.0, torch.Generator().manual_seed(7), (20 * rank, 40))
+revived = revive_from_batch(codebook, latents, 1.0, torch.Generator().manual_seed(7))
 torch.save({"learned": learned, "revived": revived, "end": codebook.state_dict()}, f"{folder}/{rank}.pt")
 dist.destroy_process_group()
 """
+
+
+def codebook_of_16() -> EMACodebook:
+    return EMACodebook(3, EMAConfig(codebook_size=16), CodebookConfig(revive="none")).train()
+
+
+def learn(codebook: EMACodebook, latents: torch.Tensor) -> None:
+    codebook.update([codebook(latents).moments], 0, torch.Generator())
 
 
 def test_alone_nothing_happens():
@@ -46,7 +56,7 @@ def test_alone_nothing_happens():
 
 def test_two_processes_equal_one_with_the_joined_batch(tmp_path):
     torch.manual_seed(0)
-    codebook = EMACodebook(3, 16).train()
+    codebook = codebook_of_16()
     codebook.cluster_size.fill_(1)
     batches = [torch.randn(4, 3, 10) for _ in range(4)]
     torch.save({"codebook": codebook.state_dict(), "batches": batches}, tmp_path / "start.pt")
@@ -54,7 +64,7 @@ def test_two_processes_equal_one_with_the_joined_batch(tmp_path):
     assert [child.wait(timeout=120) for child in children] == [0, 0]
 
     for latents in batches:
-        codebook(latents)
+        learn(codebook, latents)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     for rank in ranks:
         for name, value in codebook.state_dict().items():
@@ -71,11 +81,11 @@ def test_two_processes_equal_one_with_the_joined_batch(tmp_path):
 
 def test_half_a_batch_would_not_do():
     torch.manual_seed(0)
-    whole, half = EMACodebook(3, 16).train(), EMACodebook(3, 16).train()
+    whole, half = codebook_of_16(), codebook_of_16()
     half.load_state_dict(whole.state_dict())
     latents = torch.randn(4, 3, 10)
-    whole(latents)
-    half(latents[:2])
+    learn(whole, latents)
+    learn(half, latents[:2])
     assert not torch.allclose(whole.cluster_size, half.cluster_size)
 
 

@@ -12,7 +12,6 @@ from melcodec.cli import _options as options
 from melcodec.cli._console import say
 from melcodec.cli._standard import input_file, output_file
 from melcodec.errors import MelcodecError
-from melcodec.formats.container import read_header
 
 XTTSFile = Annotated[
     Path,
@@ -75,6 +74,8 @@ def import_xtts(
 
 def _imported_before(output: Path) -> str:
     """What is there already, in words."""
+    from melcodec.formats.container import read_header
+
     try:
         meta, _ = read_header(output)
         return f"checkpoint {meta['fingerprint']}, made from {meta['provenance']['source']}"

@@ -46,6 +46,7 @@ class ConvNeXtConfig(Settings):
 class PatchSettings(Settings):
     """What every backbone has that cuts the mel into patches of all bands and a few frames."""
 
+    kind: str
     hidden: int = Field(256, ge=1, description="F, width of a patch inside", json_schema_extra=NOT_IN_CODES)
     num_blocks: int = Field(4, ge=1, description="layers, in the encoder and in the decoder", json_schema_extra=NOT_IN_CODES)
     patch: int = Field(4, ge=1, le=64, description="mel frames of a patch, which is a code")

@@ -324,7 +324,7 @@ def test_inputs_that_cannot_be_read(refused, examples, tmp_path, tiny, tiny_chec
         (["usage", "empty"], "neither codes nor audio"),
         (["usage", "no.npz"], "no.npz"),
         (["usage", "a.npz", "b.npz"], "made by checkpoint bbbbbbbbbbbb"),
-        (["usage", "codes.npy", *tiny], "code 40 is none of a codebook of 32"),
+        (["usage", "codes.npy", *tiny], "code 40 does not exist in a codebook of 32"),
         (["usage", clip, *tiny[:2], "--device", "abc"], "--device abc"),
         (["training", "nowhere"], "no such folder"),
         (["training", "empty"], "metrics.jsonl: no such file"),

@@ -49,7 +49,7 @@ def test_encode_a_file_and_standard_input(cli, bare, tiny_checkpoint, tmp_path, 
 
 
 def test_preprocess(cli, bare, tiny_checkpoint, tmp_path):
-    words = ["-o", "codes", "-c", tiny_checkpoint, "--device", "cpu", "--workers", 1]
+    words = ["-o", "codes", "-c", tiny_checkpoint, "--device", "cpu", "--num-workers", 1]
     assert cli("preprocess", bare[0].parent, *words).status == 0
     (item,) = CodesDataset(tmp_path / "codes")
     assert item.num_samples == bare[1]
@@ -65,6 +65,6 @@ def test_what_cannot_be_read_whole_is_refused_by_all(refused, cli, golden, tiny_
     (folder / "a.wav").write_bytes(content)
     for words in (["info"], ["encode", "-o", "a.npz", "-c", tiny_checkpoint]):
         assert "the header promises 20000 bytes of sound, and" in refused(words[0], folder / "a.wav", *words[1:])
-    status, _, err = cli("preprocess", folder, "-o", "codes", "-c", tiny_checkpoint, "--device", "cpu", "--workers", 1)
+    status, _, err = cli("preprocess", folder, "-o", "codes", "-c", tiny_checkpoint, "--device", "cpu", "--num-workers", 1)
     assert status == 1
     assert "unreadable" in err

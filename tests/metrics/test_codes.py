@@ -35,9 +35,9 @@ def test_usage_of_real_codes(golden):
 
 
 def test_bit_rate():
-    assert bit_rate(22_050, 1024, 1, 1024) == pytest.approx(215.33, abs=0.01)
-    assert bit_rate(22_050, 1024, 1, 8192) == pytest.approx(22_050 / 1024 * 13)
-    assert bit_rate(24_000, 320, 4, 1000) == pytest.approx(75 * 4 * math.log2(1000))
+    assert bit_rate(22_050, 1024, (1024,)) == pytest.approx(215.33, abs=0.01)
+    assert bit_rate(22_050, 1024, (8192,)) == pytest.approx(22_050 / 1024 * 13)
+    assert bit_rate(24_000, 320, (1000, 1000, 8)) == pytest.approx(75 * (2 * math.log2(1000) + 3))
 
 
 def test_runs_by_hand():

@@ -9,7 +9,8 @@ import pytest
 
 from melcodec.audio.io import load
 from melcodec.errors import MelcodecError
-from melcodec.metrics import naturalness, speaker, words
+from melcodec.metrics import naturalness, speaker
+from melcodec.metrics import word_errors as recogniser
 from melcodec.metrics.naturalness import distillmos, dnsmos
 from melcodec.metrics.optional import is_installed
 from melcodec.metrics.speaker import speaker_embedding, speaker_similarity
@@ -118,7 +119,7 @@ def test_silence_has_no_quality(wav, monkeypatch):
     ],
 )
 def test_a_missing_package_is_named(monkeypatch, wav, package, judge):
-    for cached in (naturalness._dnsmos, naturalness._distillmos, speaker._encoder, words._decoder):
+    for cached in (naturalness._dnsmos, naturalness._distillmos, speaker._encoder, recogniser._decoder):
         cached.cache_clear()
     if package.startswith("speechmos"):
         pytest.importorskip("onnxruntime")
