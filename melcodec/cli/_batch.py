@@ -18,7 +18,6 @@ from melcodec.files import written_aside
 from melcodec.formats.container import read_header
 from melcodec.formats.shipped import find_checkpoint
 from melcodec.store import outputs
-from melcodec.store.codes import fingerprint_of
 from melcodec.store.outputs import LIST, Recipe, State, differences, entries, others, state
 
 FAILURES = "failures.jsonl"
@@ -83,6 +82,8 @@ class Tally:
         if (
             found == "unlisted" and "fingerprint" in self.recipe
         ):  # codes of an older melcodec carry the fingerprint of their checkpoint
+            from melcodec.store.codes import fingerprint_of  # which imports numpy
+
             made_by = fingerprint_of(job.target)
             if made_by not in (None, self.recipe["fingerprint"]):
                 raise self._mixture(job.target, f"fingerprint was {made_by} and is {self.recipe['fingerprint']}", hint)

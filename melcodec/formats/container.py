@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 METADATA_KEY = "melcodec"
@@ -26,6 +25,8 @@ FORMAT_VERSION = 1
 
 def write_container(path: Path, tensors: Mapping[str, Any], meta: dict[str, Any], overwrite: bool = True) -> None:
     """Write ``tensors``, all of torch or all of numpy, and ``meta`` (JSON values, among them ``kind``) to ``path``."""
+    import numpy as np
+
     text = {METADATA_KEY: json.dumps({"format": FORMAT_VERSION, **meta}, sort_keys=True, ensure_ascii=False)}
     if all(isinstance(value, np.ndarray) for value in tensors.values()):
         from safetensors.numpy import save as save_arrays
