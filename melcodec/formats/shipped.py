@@ -20,7 +20,7 @@ def shipped_names() -> list[str]:
 
 def is_run(folder: str | Path) -> bool:
     """Whether ``folder`` is one in which melcodec train has saved a checkpoint."""
-    return (Path(folder) / BEST).is_file()
+    return Path(folder).is_dir() and (Path(folder) / BEST).is_file()
 
 
 def find_checkpoint(name: str | Path) -> Path:
