@@ -41,7 +41,7 @@ from pathlib import Path
 
 # The command line is left out: its modules are small, and those that it uses read the width of the terminal at import.
 PRELOADED = (
-    *("torch", "torchaudio", "torch.utils.tensorboard", "accelerate", "matplotlib.pyplot", "pyarrow.parquet", "scipy.signal"),
+    *("torch", "torchaudio", "torch.utils.tensorboard", "matplotlib.pyplot", "pyarrow.parquet", "scipy.signal"),
     *("torch._dynamo", "torch.distributed.run", "filelock"),  # of the first step of an optimizer, and of torchrun
 )
 REQUEST_BYTES = 1 << 18
@@ -92,6 +92,8 @@ class _Server:
             try:
                 socket.send_fds(self.control, [json.dumps(request).encode()], list(files.values()))
                 return int(self.control.recv(64))
+            except OSError as error:
+                raise RuntimeError("the server of tests/forked.py has ended; its own error stands on stderr") from error
             finally:  # orphans of the tests are none of our business
                 self.prctl(PR_SET_CHILD_SUBREAPER, 0)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -20,7 +22,7 @@ IMPORTED = {
     "lightning-fabric": "lightning_fabric",
     "huggingface-hub": "huggingface_hub",
 }  # where it differs
-# Required, but not by an import: what accelerate, torch.utils.tensorboard, fsspec, speechmos, resemblyzer and webrtcvad need,
+# Required, but not by an import: what torch.utils.tensorboard, fsspec, speechmos, resemblyzer and webrtcvad need,
 # and what reads the exports of a corpus.
 BY_OTHERS = {"tensorboard", "wandb", "s3fs", "aiohttp", "requests", "webrtcvad", "setuptools", "datasets", "lhotse", "webdataset"}
 BY_NAME = {"import_module", "optional"}  # functions that import what their first argument names
@@ -84,3 +86,8 @@ def test_what_is_declared_is_used(project):
 
 def test_this_check_sees_every_kind_of_import():
     assert {"torch", "scipy", "librosa", "pesq", "umap", "pydantic"} <= set(imports())
+
+
+def test_what_the_tests_import_before_they_fork_is_required(project):
+    """An extra may be missing, and then no test that starts a process could run."""
+    assert {name.partition(".")[0] for name in forked.PRELOADED} <= modules(project["dependencies"])
