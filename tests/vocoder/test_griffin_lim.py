@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from melcodec.audio.io import load
-from melcodec.audio.mel import MelFrontend
-from melcodec.config import GriffinLimConfig, parse, xtts_mel_norms
+from melcodec.audio.mel import MelFrontend, build_frontend
+from melcodec.config import GriffinLimConfig, MelConfig, parse, xtts_mel_norms
 from melcodec.errors import MelcodecError
 from melcodec.metrics.spectral import log_mel_l1
 from melcodec.vocoder.build import build_vocoder
-from melcodec.vocoder.griffin_lim import GriffinLim
+from melcodec.vocoder.framing import Framing
+from melcodec.vocoder.griffin_lim import GriffinLim, fast_griffin_lim, istft, stft
 
 HOP = 256
 
@@ -160,3 +161,44 @@ def test_a_stream_equals_the_call(frontend, wav, mel, block):
         pieces.append(piece)
     assert taken_at_first * block < 64 + 16 + block
     np.testing.assert_allclose(np.concatenate(pieces), vocoder(mel, wav.shape[-1])[0].numpy(), atol=1e-5)
+
+
+def reference(magnitude, phases, frontend, num_samples, iterations, momentum, held):
+    """The algorithm as the paper has it, with torch's own transforms."""
+    previous = torch.zeros_like(phases)
+    for _ in range(iterations):
+        consistent = stft(istft(magnitude * phases, frontend, num_samples), frontend)
+        phases = torch.sgn(consistent + momentum * (consistent - previous))
+        phases[..., : held.shape[-1]] = held
+        previous = consistent
+    return istft(magnitude * phases, frontend, num_samples)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.99, 1.3])
+@pytest.mark.parametrize("num_samples", [600, 4 * HOP - 1, 4 * HOP, 30_001])
+def test_it_is_the_algorithm_of_the_paper(frontend, wav, momentum, num_samples):
+    magnitude = stft(torch.cat([wav[:, :num_samples], 0.3 * wav[:, -num_samples:]]), frontend).abs()
+    phases = torch.polar(
+        torch.ones_like(magnitude), 6.28 * torch.rand(magnitude.shape, generator=torch.Generator().manual_seed(1))
+    )
+    for iterations, close in ((0, 110), (1, 100), (8, 50)):  # dB; a phase near zero goes either way, and others follow it
+        args = magnitude, phases, frontend, num_samples, iterations, momentum, phases[..., :2]
+        expected, got = reference(*args), fast_griffin_lim(*args)
+        assert got.shape == expected.shape == (2, num_samples)
+        assert 10 * math.log10(expected.square().sum() / (got - expected).square().sum()) > close
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), [(1024, 256), (1024, 300), (800, 160), (510, 100)])
+def test_framing_is_that_of_torch(wav, n_fft, hop):
+    frontend = build_frontend(MelConfig(n_fft=n_fft, hop_length=hop), xtts_mel_norms())
+    wav = wav[:, :20_011].double()
+    expected = stft(wav, frontend.double())
+    framing = Framing(frontend, wav.shape[-1])
+    padded = torch.nn.functional.pad(wav, (n_fft // 2, 2 * n_fft))
+    real, imag = framing.spectrum(padded)
+    assert torch.allclose(torch.complex(real, imag).mT, expected)
+    changed = real * torch.linspace(0, 2, real.shape[-1])  # no wave has it
+    again = framing.wave(changed, imag)
+    assert torch.allclose(again[:, framing.inside], istft(torch.complex(changed, imag).mT, frontend, wav.shape[-1]))
+    assert not again[:, : framing.inside.start].any()
+    assert not again[:, framing.inside.stop :].any()
