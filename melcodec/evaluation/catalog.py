@@ -54,6 +54,7 @@ METRICS = {
         Metric("distillmos", "DistillMOS (MOS)", "higher", ("distillmos",), alone=True),
         Metric("speaker_similarity", "speaker similarity (cosine)", "higher", ("resemblyzer", "webrtcvad")),
         Metric("wer", "word error rate (English)", "lower", ("pocketsphinx", "jiwer"), alone=True),
+        Metric("dwer", "word errors against the original's recognition (English)", "lower", ("pocketsphinx", "jiwer")),
     )
 }
 NO_PHASES = "it compares waves sample by sample, which says nothing after Griffin-Lim, because that invents the phases"

@@ -49,6 +49,11 @@ class Sound:
         """Fundamental frequency in Hz (T,), NaN where there is no voice."""
         return track_pitch(self.wave, self.rate)
 
+    @cached_property
+    def words(self) -> str:
+        """What the recogniser understands."""
+        return transcribe(self.wave, self.rate)
+
     @property
     def wave(self) -> np.ndarray:
         """The wave, or MelcodecError when there is none."""
@@ -123,20 +128,36 @@ class Pair:
         return dnsmos(self.output.wave, self.output.rate)
 
     @cached_property
-    def words(self) -> WordErrors:
+    def word_errors(self) -> WordErrors:
         """Word errors; MelcodecError without words, or in a language that the recogniser does not know."""
         if not self.spoken.text:
             raise MelcodecError("no text is known")
-        if not self.spoken.language:
-            raise MelcodecError("its language is not known, and the recogniser knows English only")
-        if not is_english(self.spoken.language):
-            raise MelcodecError(f"the recogniser knows English only, not '{self.spoken.language}'")
-        counted = word_errors(self.spoken.text, transcribe(self.output.wave, self.output.rate))
+        self._check_language()
+        counted = word_errors(self.spoken.text, self.output.words)
         if not counted.words:
             raise MelcodecError("its text holds no words")
         return counted
 
+    @cached_property
+    def changed_words(self) -> WordErrors:
+        """Differences between what is recognised in the output and in the original, which need no text."""
+        self._check_language()
+        counted = word_errors(self.original.words, self.output.words)
+        if not counted.words:
+            raise MelcodecError("the recogniser understands no word of the original")
+        return counted
 
+    def _check_language(self) -> None:
+        if not self.spoken.language:
+            raise MelcodecError("its language is not known, and the recogniser knows English only")
+        if not is_english(self.spoken.language):
+            raise MelcodecError(f"the recogniser knows English only, not '{self.spoken.language}'")
+
+
+WORD_ERRORS: dict[str, Callable[[Pair], WordErrors]] = {
+    "wer": lambda pair: pair.word_errors,
+    "dwer": lambda pair: pair.changed_words,
+}  # a file weighs in their means as many as it has words
 SCORERS: dict[str, Callable[[Pair], float]] = {
     "log_mel_l1": lambda pair: log_mel_l1(*pair.mels),
     "log_mel_mse": lambda pair: log_mel_mse(*pair.mels),
@@ -154,7 +175,7 @@ SCORERS: dict[str, Callable[[Pair], float]] = {
     "dnsmos_p808": lambda pair: pair.panel.p808,
     "distillmos": lambda pair: distillmos(pair.output.wave, pair.output.rate),
     "speaker_similarity": lambda pair: speaker_similarity(pair.original.embedding, pair.output.embedding),
-    "wer": lambda pair: pair.words.errors / pair.words.words,
+    **{name: lambda pair, find=find: find(pair).errors / find(pair).words for name, find in WORD_ERRORS.items()},
 }
 
 
@@ -178,8 +199,7 @@ def score(pair: Pair, names: Iterable[str]) -> Scores:
                 scores.values[name] = round(value, DIGITS)
             else:
                 scores.absent[name] = f"not a finite number ({value})"
-    if "wer" in scores.values:
-        scores.weights["wer"] = pair.words.words
+    scores.weights |= {name: find(pair).words for name, find in WORD_ERRORS.items() if name in scores.values}
     if "waves" in vars(pair):
         scores.delay = round(1000 * (pair.delay + pair.output.moved) / pair.original.rate, 3)
     return scores

@@ -115,6 +115,8 @@ def test_a_mel_without_sound_has_mel_figures_only(wav, sound_of):
 )
 def test_missing_texts_and_other_languages_have_no_word_error_rate(wav, sound_of, spoken, reason):
     assert run(sound_of(wav), sound_of(noisy(wav)), ("wer",), spoken).absent == {"wer": reason}
+    if spoken.text:
+        assert run(sound_of(wav), sound_of(noisy(wav)), ("dwer",), spoken).absent == {"dwer": reason}
 
 
 @pytest.mark.skipif(not all(map(is_installed, ("pocketsphinx", "jiwer"))), reason="needs pocketsphinx and jiwer")
@@ -123,6 +125,20 @@ def test_word_errors_weigh_as_many_as_there_are_words(wav, sound_of):
     found = run(original, original, ("wer",), Spoken("a very few years saw the birth", "en-GB"))
     assert found.weights == {"wer": 7}
     assert 0 <= found.values["wer"] <= 1
+
+
+@pytest.mark.skipif(not all(map(is_installed, ("pocketsphinx", "jiwer"))), reason="needs pocketsphinx and jiwer")
+def test_words_that_change_need_no_text(wav, sound_of):
+    original = sound_of(wav[: 2 * RATE])
+    count = len(original.words.split())
+    found = run(original, sound_of(0.9 * wav[: 2 * RATE]), ("dwer",), Spoken(language="en"))
+    assert found.weights == {"dwer": count}
+    assert found.values["dwer"] < 0.5
+    assert run(original, sound_of(wav[2 * RATE : 4 * RATE]), ("dwer",), Spoken(language="en")).values["dwer"] > 0.5
+    hum = sound_of(0.1 * np.sin(np.arange(RATE) / 20).astype(np.float32))
+    assert run(hum, original, ("dwer",), Spoken(language="en")).absent == {
+        "dwer": "the recogniser understands no word of the original"
+    }
 
 
 def test_a_missing_package_is_a_reason_and_no_number(monkeypatch, wav, sound_of):
