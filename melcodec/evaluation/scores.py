@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -158,6 +158,13 @@ WORD_ERRORS: dict[str, Callable[[Pair], WordErrors]] = {
     "wer": lambda pair: pair.word_errors,
     "dwer": lambda pair: pair.changed_words,
 }  # a file weighs in their means as many as it has words
+
+
+def _error_rate(find: Callable[[Pair], WordErrors], pair: Pair) -> float:
+    counted = find(pair)
+    return counted.errors / counted.words
+
+
 SCORERS: dict[str, Callable[[Pair], float]] = {
     "log_mel_l1": lambda pair: log_mel_l1(*pair.mels),
     "log_mel_mse": lambda pair: log_mel_mse(*pair.mels),
@@ -175,7 +182,7 @@ SCORERS: dict[str, Callable[[Pair], float]] = {
     "dnsmos_p808": lambda pair: pair.panel.p808,
     "distillmos": lambda pair: distillmos(pair.output.wave, pair.output.rate),
     "speaker_similarity": lambda pair: speaker_similarity(pair.original.embedding, pair.output.embedding),
-    **{name: lambda pair, find=find: find(pair).errors / find(pair).words for name, find in WORD_ERRORS.items()},
+    **{name: partial(_error_rate, find) for name, find in WORD_ERRORS.items()},
 }
 
 
