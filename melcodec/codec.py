@@ -17,7 +17,7 @@ from melcodec import inputs
 from melcodec.audio.io import WHOLE, Source, Span, open_blocks
 from melcodec.audio.mel import MelFrontend, build_frontend
 from melcodec.chunking import gathered, group_by_length, plan, windows
-from melcodec.config import VocoderConfig
+from melcodec.config import MelConfig, VocoderConfig
 from melcodec.devices import exact_float32, find_device
 from melcodec.errors import MelcodecError
 from melcodec.formats.checkpoint import Checkpoint, load_checkpoint
@@ -94,6 +94,11 @@ class Codec:
     def sample_rate(self) -> int:
         """Hz, of every wave that goes in or comes out."""
         return self.frontend.sample_rate
+
+    @property
+    def mel_config(self) -> MelConfig:
+        """The settings of the mel."""
+        return self.frontend.config
 
     @property
     def samples_per_code(self) -> int:

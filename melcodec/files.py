@@ -12,6 +12,12 @@ from pathlib import Path
 from melcodec.errors import MelcodecError
 
 
+def cache_root() -> Path:
+    """``$MELCODEC_CACHE``, or ``melcodec`` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("MELCODEC_CACHE") or Path(base) / "melcodec")
+
+
 def check_output(path: Path, overwrite: bool) -> None:
     """Raise MelcodecError when ``path`` is a folder or a device, or exists and must stay. Ask before long work."""
     if path.is_dir():

@@ -8,6 +8,7 @@ Source: Lee & Seung 2001, "Algorithms for Non-negative Matrix Factorization", th
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from melcodec.devices import exact_float32
@@ -39,6 +40,6 @@ def invert_mel(mel: Tensor, filters: Tensor, floor: float, iterations: int) -> T
         power = (spread @ target) / (spread @ spread.sum(dim=0))[:, None]
         for _ in range(iterations):
             power = power * (spread @ (target / (spread.T @ power + TINY))) / reach
-    whole = power.new_zeros(len(mel), len(filters), mel.shape[-1])
-    whole[:, reached] = power
-    return whole
+    # bins that no filter reaches take the row of zeros behind the others
+    rows = torch.where(reached, reached.cumsum(0) - 1, reached.sum())
+    return F.pad(power, (0, 0, 0, 1))[:, rows]

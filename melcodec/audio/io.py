@@ -10,7 +10,7 @@ read, and of a tar archive one ``member``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from melcodec.files import written_aside
 from melcodec.walk import walk
 
 STDIN = sources.STDIN
+Resampler = Callable[[Iterable[np.ndarray], int, int], Iterator[np.ndarray]]  # blocks (n,), from Hz, to Hz
 Source = sources.Source  # a path, a URL, ``-`` for standard input, or an open binary file
 WRITERS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
 WRITE_SAMPLES = 1 << 16  # at once: libsndfile 1.2.2 crashes on a million samples of Vorbis in one call
@@ -82,7 +83,12 @@ def probe(source: Source) -> AudioInfo:
 
 @contextmanager
 def open_blocks(
-    source: Source, sample_rate: int, span: Span = WHOLE, member: str = "", keep: bool = False
+    source: Source,
+    sample_rate: int,
+    span: Span = WHOLE,
+    member: str = "",
+    keep: bool = False,
+    resample: Resampler = resample_blocks,
 ) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
     """Open ``source``: its header, and a stream of mono float32 blocks (n,) in [-1, 1] at ``sample_rate`` Hz.
 
@@ -90,11 +96,12 @@ def open_blocks(
         span: the stretch to read; what it holds is cut at the file's own rate, before resampling.
         member: name of a file inside the tar archive ``source``.
         keep: end without complaint where the file is damaged, or ends too early.
+        resample: what changes the rate; ``resample_without_torch`` where torch is not to be imported.
 
     Memory stays bounded whatever the file's length. Reading the stream raises what ``read_blocks`` raises.
     """
     with _open(source, member) as file:
-        yield file.info, _stretch(file, sample_rate, span, keep)
+        yield file.info, _stretch(file, sample_rate, span, keep, resample)
 
 
 def read_blocks(source: Source, sample_rate: int, span: Span = WHOLE, member: str = "") -> Iterator[np.ndarray]:
@@ -191,12 +198,14 @@ def _check_header(info: AudioInfo) -> None:
         raise MelcodecError(f"{info.path}: {info.channels} channels; at most {MAX_CHANNELS} are mixed down")
 
 
-def _stretch(file: OpenAudio, sample_rate: int, span: Span, keep: bool = False) -> Iterator[np.ndarray]:
+def _stretch(
+    file: OpenAudio, sample_rate: int, span: Span, keep: bool = False, resample: Resampler = resample_blocks
+) -> Iterator[np.ndarray]:
     """The stream of ``open_blocks``."""
     _check_header(file.info)
     _check_span(file.info, span)
     try:
-        blocks = resample_blocks(_checked_mono(file, span, keep), file.info.sample_rate, sample_rate)
+        blocks = resample(_checked_mono(file, span, keep), file.info.sample_rate, sample_rate)
     except MelcodecError as error:
         raise error.about(file.info.path) from None
     return (np.clip(block, -1.0, 1.0) for block in blocks)

@@ -140,6 +140,17 @@ def _detail(job: Job) -> str:
 
 def recipe(command: str, checkpoint: str, **settings: Any) -> Recipe:
     """All that decides what ``command`` makes of its inputs: for codes the code space, for the rest all of the checkpoint."""
+    from melcodec.onnx.folder import DECODER, is_export, read_facts
+
+    if is_export(checkpoint):
+        folder = Path(checkpoint)
+        fingerprint = read_facts(folder).fingerprint
+        decoder = hashlib.sha256((folder / DECODER).read_bytes()).hexdigest()[:12]
+        return {
+            "command": command,
+            **({"fingerprint": fingerprint} if command == "encode" else {"checkpoint": decoder}),
+            **settings,
+        }
     path = find_checkpoint(checkpoint)
     if command == "encode":
         made_by = {"fingerprint": read_header(path)[0].get("fingerprint")}

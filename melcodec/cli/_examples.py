@@ -12,6 +12,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "melcodec encode speech.wav -o codes.npz",
         "melcodec encode recordings/ -o codes/ --to npz",
         "melcodec encode metadata.csv -o codes/ --checkpoint run/",
+        "melcodec encode speech.wav -o codes.npz --runtime onnx",
         "melcodec encode - -o - < speech.wav > codes.npy",
     ),
     "decode": (
@@ -87,6 +88,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "import-xtts": (
         "melcodec import-xtts dvae.pth",
         "melcodec import-xtts best_model.pth --mel-stats mel_stats.pth -o tuned.safetensors",
+    ),
+    "export-onnx": (
+        "melcodec export-onnx melcodec-base -o onnx/",
+        "melcodec export-onnx run/ -o onnx/ --vocoder vocoder/ --speech speech.wav",
     ),
     "export-xtts": (
         "melcodec export-xtts run/ -o xtts/",

@@ -11,6 +11,7 @@ import typer
 
 from melcodec.cli import _live as live
 from melcodec.cli import _options as options
+from melcodec.cli import _runtime as runtimes
 from melcodec.cli._batch import Tally, recipe, say_unknown
 from melcodec.cli._console import progress, say
 from melcodec.cli._mlc import MLC, CodesFiles, PriorOption, check_prior_is_used
@@ -22,7 +23,6 @@ from melcodec.vocoder.choice import DEFAULT_VOCODER
 if TYPE_CHECKING:
     import numpy as np
 
-    from melcodec.codec import Codec
     from melcodec.store.codes import Codes
 
 Inputs = Annotated[
@@ -66,6 +66,7 @@ def decode(
     checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
     vocoder: options.Vocoder = DEFAULT_VOCODER,
     device: options.Device = "auto",
+    runtime: runtimes.Runtime = runtimes.TORCH,
     normalized: Normalized = False,
     num_samples: NumSamples = None,
     codebooks: Codebooks = None,
@@ -80,7 +81,9 @@ def decode(
     Without -o the mel is written beside the codes. A mel is (80, T) float32, natural log power. Codes that melcodec
     encode -o - writes become sound as they come, with -o - too: 16-bit and mono.
     """
-    if live.is_stream(inputs, given):
+    streams = live.is_stream(inputs, given)
+    runtimes.check_runtime(runtime, device, stream=streams, codebooks=codebooks is not None)
+    if streams:
         decode_live(output, to, (checkpoint, device, vocoder), num_samples, any_checkpoint, normalized, overwrite)
         return
     from melcodec.audio.io import WRITERS
@@ -107,10 +110,9 @@ def decode(
     settings |= {"codebooks": codebooks} if codebooks else {}
     todo = tally.pending(overwrite, recipe("decode", checkpoint, **settings))
 
-    from melcodec.codec import Codec
     from melcodec.store.reader import read_codes
 
-    codec = Codec.from_pretrained(checkpoint, device, vocoder)
+    codec = runtimes.load_codec(checkpoint, device, vocoder, runtime)
     files = CodesFiles(prior, codec.fingerprint)
     if any(job.source.suffix.lower() == MLC for job in todo):
         _ = files.prior  # a prior that is missing is one error, not one for every file
@@ -187,7 +189,9 @@ def one_job(inputs: list[Path], output: Path | None, known: tuple[str, ...], suf
     return options.Jobs([options.Job(inputs[0], output)], None)
 
 
-def writer(target: Path, normalized: bool, codebooks: int | None = None) -> Callable[[Codec, Codes, int | None, Path], str]:
+def writer(
+    target: Path, normalized: bool, codebooks: int | None = None
+) -> Callable[[runtimes.AnyCodec, Codes, int | None, Path], str]:
     """How to write ``target``, by its suffix."""
     from melcodec.audio.io import WRITERS
     from melcodec.formats.arrays import SUFFIXES
@@ -199,7 +203,7 @@ def writer(target: Path, normalized: bool, codebooks: int | None = None) -> Call
 
 
 def write_mel(
-    codec: Codec,
+    codec: runtimes.AnyCodec,
     codes: Codes,
     num_samples: int | None,
     target: Path,
@@ -209,12 +213,14 @@ def write_mel(
     """Write the mel; say its shape."""
     from melcodec.formats.mels import save_mel
 
-    mel = codec.decode_to_mel(codes.codes, num_samples, normalized, codebooks=codebooks)[0].cpu().numpy()
+    mel = runtimes.decoded_mel(codec, codes.codes, num_samples, normalized, codebooks)
     save_mel(target, mel, normalized)
     return f"mel {mel.shape[0]} x {mel.shape[1]} frames"
 
 
-def write_sound(codec: Codec, codes: Codes, num_samples: int | None, target: Path, codebooks: int | None = None) -> str:
+def write_sound(
+    codec: runtimes.AnyCodec, codes: Codes, num_samples: int | None, target: Path, codebooks: int | None = None
+) -> str:
     """Write the sound; say its length."""
     from melcodec.audio.io import save_blocks
 
@@ -222,7 +228,7 @@ def write_sound(codec: Codec, codes: Codes, num_samples: int | None, target: Pat
 
     def counted() -> Iterator[np.ndarray]:
         nonlocal written
-        for block in codec.decode_stream(codes.codes, num_samples, codebooks):
+        for block in runtimes.decoded_blocks(codec, codes.codes, num_samples, codebooks):
             written += len(block)
             yield block
 
@@ -230,12 +236,14 @@ def write_sound(codec: Codec, codes: Codes, num_samples: int | None, target: Pat
     return f"{written / codec.sample_rate:.2f} s at {codec.sample_rate} Hz"
 
 
-def write_picture(codec: Codec, codes: Codes, num_samples: int | None, target: Path, codebooks: int | None = None) -> str:
+def write_picture(
+    codec: runtimes.AnyCodec, codes: Codes, num_samples: int | None, target: Path, codebooks: int | None = None
+) -> str:
     """Draw the mel; say its length."""
     from melcodec.plots import Scale, plot_mel, save_figure
 
-    mel = codec.decode_to_mel(codes.codes, num_samples, codebooks=codebooks)[0].cpu().numpy()
+    mel = runtimes.decoded_mel(codec, codes.codes, num_samples, codebooks=codebooks)
     title = f"{mel.shape[1]} frames from {codes.codes.shape[1]} codes"
-    figure = plot_mel(mel, Scale.of(codec.frontend), title)
+    figure = plot_mel(mel, Scale.of(codec.mel_config), title)
     save_figure(figure, target, overwrite=True)
     return "picture of the decoded mel"

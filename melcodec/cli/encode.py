@@ -9,6 +9,7 @@ import typer
 
 from melcodec.cli import _live as live
 from melcodec.cli import _options as options
+from melcodec.cli import _runtime as runtimes
 from melcodec.cli._batch import Tally, recipe
 from melcodec.cli._console import progress, say
 from melcodec.cli._mlc import MLC, CodesFiles, PriorOption, check_prior_is_used
@@ -31,6 +32,8 @@ PadTo = Annotated[
     typer.Option("--pad-to", min=0, help="Encode as XTTS does in a batch whose longest item has this many samples; 0: alone."),
 ]
 
+BATCH_SIZE = 32
+
 
 def encode(
     inputs: options.Inputs,
@@ -38,10 +41,11 @@ def encode(
     to: Suffix = None,
     checkpoint: options.Checkpoint = DEFAULT_CHECKPOINT,
     device: options.Device = "auto",
+    runtime: runtimes.Runtime = runtimes.TORCH,
     pad_to: PadTo = 0,
     prior: PriorOption = None,
     input_rate: InputRate = None,
-    batch_size: options.BatchSize = 32,
+    batch_size: options.BatchSize = BATCH_SIZE,
     num_workers: options.NumWorkers = 0,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -56,7 +60,9 @@ def encode(
     """
     from melcodec.formats.arrays import SUFFIXES, array_suffix
 
-    if is_standard(output) and to in (None, live.JSONL, live.RAW):
+    streams = is_standard(output) and to in (None, live.JSONL, live.RAW)
+    runtimes.check_runtime(runtime, device, stream=streams, batch_size=batch_size != BATCH_SIZE, num_workers=num_workers != 0)
+    if streams:
         if len(inputs) != 1 or inputs[0].is_dir() or pad_to or prior:
             raise MelcodecError("-o - takes one file or standard input, without --pad-to and --prior")
 
@@ -76,11 +82,9 @@ def encode(
     tally = Tally(jobs)
     todo = tally.pending(overwrite, recipe("encode", checkpoint, **({"prior": prior} if f".{to}" == MLC else {})))
 
-    from melcodec.codec import Codec
-    from melcodec.corpus.files import encode_files
     from melcodec.store.codes import file_facts
 
-    codec = Codec.from_pretrained(checkpoint, device)
+    codec = runtimes.load_codec(checkpoint, device, runtime=runtime)
     files = CodesFiles(prior, codec.fingerprint)
     if any(job.target.suffix.lower() == MLC for job in todo):
         _ = files.prior  # a prior that is missing is one error, not one for every file
@@ -94,14 +98,14 @@ def encode(
         if todo[0].target.suffix.lower() == ".npy":
             say("note: .npy holds neither the length nor the checkpoint's fingerprint; .npz and .safetensors do")
         return
-    encoded = encode_files(codec, [job.whole for job in todo], batch_size, num_workers)
+    encoded = runtimes.encoded_jobs(codec, runtime, todo, batch_size, num_workers)
     with progress("encoding") as update:
         for index, (job, item) in enumerate(zip(todo, encoded, strict=True), start=1):
             try:
-                if isinstance(item.result, MelcodecError):
-                    raise item.result
-                tally.note(job, file_facts(item.result))
-                files.save(job.target, item.result, True)
+                if isinstance(item, MelcodecError):
+                    raise item
+                tally.note(job, file_facts(item))
+                files.save(job.target, item, True)
                 tally.done += 1
             except MelcodecError as error:
                 tally.fail(job.source, error)

@@ -46,7 +46,7 @@ def info(file: File, as_json: options.AsJSON = False) -> None:
 def describe(file: str) -> dict[str, Any]:
     """Facts about ``file``, in the order to show them; values are JSON."""
     from melcodec.formats.arrays import SUFFIXES
-    from melcodec.formats.shipped import find_checkpoint, is_run, shipped_names
+    from melcodec.formats.shipped import ONNX_FACTS, find_checkpoint, is_run, shipped_names
     from melcodec.formats.torchfile import describe as describe_torch_file
     from melcodec.formats.torchfile import is_torch_file
 
@@ -76,10 +76,34 @@ def describe(file: str) -> dict[str, Any]:
         if hint:
             say(f"hint: {hint}")
         return {"file": str(path), "kind": "PyTorch file", "holds": holds, "size": path.stat().st_size}
+    refuse_folder(path)
+    return describe_export(path) if (path / ONNX_FACTS).is_file() else describe_audio(path)
+
+
+def refuse_folder(path: Path) -> None:
+    """Say of a folder that melcodec wrote where to look."""
     for name, hint in FOLDERS.items():
         if path.is_dir() and (path / name).is_file():
             raise MelcodecError(f"{path}: is a folder that melcodec wrote; info is for files", hint.format(path))
-    return describe_audio(path)
+
+
+def describe_export(path: Path) -> dict[str, Any]:
+    """A folder of melcodec export-onnx in words."""
+    from melcodec.onnx.folder import read_facts
+
+    facts = read_facts(path)
+    return {
+        "file": str(path),
+        "kind": "ONNX export",
+        "fingerprint": facts.fingerprint,
+        "sizes": list(facts.sizes),
+        "backbone": facts.model.backbone.kind,
+        "quantizer": facts.model.quantizer.kind,
+        "vocoder": facts.vocoder.kind,
+        "opset": facts.opset,
+        "codes_compared": facts.agreement.codes,
+        "near_ties": facts.agreement.near_ties,
+    }
 
 
 def describe_checkpoint(path: Path, meta: dict[str, Any], entries: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from melcodec.cli.corpus import corpus_app
 from melcodec.cli.decode import decode
 from melcodec.cli.encode import encode
 from melcodec.cli.evaluate import evaluate
+from melcodec.cli.export_onnx import export_onnx
 from melcodec.cli.info import info
 from melcodec.cli.mel_stats import mel_stats
 from melcodec.cli.plot import plot_app
@@ -61,7 +62,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Use": (encode, decode, roundtrip, preprocess, info),
     "Judge": (evaluate, compare, bench),
     "Train": (train, sweep, mel_stats),
-    "XTTS": (import_xtts, export_xtts),
+    "Exchange": (import_xtts, export_xtts, export_onnx),
 }
 for panel, commands in PANELS.items():
     for command in commands:

@@ -8,6 +8,7 @@ from melcodec.errors import MelcodecError
 from melcodec.formats.torchfile import is_torch_file, not_a_checkpoint
 
 DEFAULT_CHECKPOINT = "melcodec-base"
+ONNX_FACTS = "melcodec.json"  # in a folder of melcodec export-onnx
 BEST = "best.safetensors"  # in a run folder
 # a wheel carries the folder inside the package, a checkout beside it
 FOLDERS = (Path(__file__).parents[1] / "checkpoints", Path(__file__).parents[2] / "checkpoints")
@@ -40,6 +41,8 @@ def find_checkpoint(name: str | Path) -> Path:
         if (shipped := folder / f"{name}.safetensors").is_file():
             return shipped
     names = ", ".join(shipped_names()) or "none"
+    if (path / ONNX_FACTS).is_file():
+        raise MelcodecError(f"{name}: an export to ONNX", "encode and decode use it with --runtime onnx", "mismatch")
     if path.is_dir():
         raise MelcodecError(
             f"{name}: a folder without {BEST}", f"give a run folder, a file, or a shipped name: {names}", "missing"

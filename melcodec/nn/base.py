@@ -61,7 +61,7 @@ def mask(x: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return x
     inside = torch.arange(x.shape[-1], device=x.device) < lengths[:, None]
-    return x * inside.view(len(inside), *(1,) * (x.ndim - 2), -1)
+    return x * inside.view(x.shape[0], *(1,) * (x.ndim - 2), -1)
 
 
 class Layer(nn.Module):

@@ -41,7 +41,8 @@ class PatchEncoder(Coder):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See ``Coder.forward``."""
         x = F.pad(mask(x, lengths), (0, -x.shape[-1] % self.patch))
-        return self.layers(self.cut(x), None if lengths is None else -(-lengths // self.patch))
+        # not -(-lengths // patch), which rounds down where // rounds towards zero, as in ONNX
+        return self.layers(self.cut(x), None if lengths is None else (lengths + self.patch - 1) // self.patch)
 
 
 class PatchDecoder(Coder):

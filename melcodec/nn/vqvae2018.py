@@ -63,7 +63,7 @@ class VQVAE2018Encoder(Coder):
             lengths = torch.full((len(x),), frames, device=x.device) if lengths is None else lengths
             x = F.pad(x, (0, -frames % STRIDE))
         x = mask(x if self.flat else x[:, None], lengths)
-        halves, codes = (None, None) if lengths is None else (-(-lengths // 2), -(-lengths // STRIDE))
+        halves, codes = (None, None) if lengths is None else ((lengths + 1) // 2, (lengths + STRIDE - 1) // STRIDE)
         x = mask(F.relu(self.first(x)), halves)
         x = mask(F.relu(self.second(x)), codes)
         x = self.stack(mask(self.third(x), codes), codes)
@@ -89,7 +89,7 @@ class VQVAE2018Decoder(Coder):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See ``Coder.forward``."""
-        x = mask(x if self.flat else x.view(len(x), self.rows, -1, x.shape[-1]).transpose(1, 2), lengths)
+        x = mask(x if self.flat else x.view(x.shape[0], self.rows, -1, x.shape[-1]).transpose(1, 2), lengths)
         x = self.stack(mask(self.first(x), lengths), lengths)
         halves, frames = (None, None) if lengths is None else (lengths * 2, lengths * STRIDE)
         x = mask(F.relu(self.second(x)), halves)

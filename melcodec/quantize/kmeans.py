@@ -52,7 +52,10 @@ def distances(vectors: Tensor, embed: Tensor) -> Tensor:
 def nearest(vectors: Tensor, embed: Tensor) -> Tensor:
     """Index of the nearest column of ``embed`` (d, K) for each row of ``vectors`` (n, d) -> (n,) int64."""
     # in parts: all distances of a large codebook's k-means at once would take gigabytes
-    parts = torch.split(vectors, max(1, MAX_DISTANCES // embed.shape[1]))
+    most = max(1, MAX_DISTANCES // embed.shape[1])
+    if vectors.shape[0] <= most:
+        return distances(vectors, embed).argmin(dim=1)
+    parts = torch.split(vectors, most)
     return torch.cat([distances(part, embed).argmin(dim=1) for part in parts])
 
 

@@ -79,7 +79,7 @@ class VectorQuantizer(Quantizer):
 
     def encode(self, latents: Tensor) -> Tensor:
         """latents (B, D, N) -> codes (B, 1, N) int64; a tie goes to the lowest index."""
-        return nearest(_rows(self._project(latents)), self.codewords()).view(len(latents), 1, -1)
+        return nearest(_rows(self._project(latents)), self.codewords()).view(latents.shape[0], 1, -1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes (B, 1, N) in 0 .. K - 1 -> latents (B, D, N)."""

@@ -23,6 +23,7 @@ import numpy as np
 
 from melcodec.config import MelConfig
 from melcodec.errors import MelcodecError, from_os
+from melcodec.files import cache_root
 from melcodec.manifests.base import Utterance
 from melcodec.training.cache_build import Progress, build
 from melcodec.training.cache_index import CACHE_VERSION, INDEX, DamagedError, open_mels
@@ -60,12 +61,6 @@ class MelCache:
     def lengths(self) -> np.ndarray:
         """(F,) frames per entry."""
         return np.diff(self.starts)
-
-
-def cache_root() -> Path:
-    """``$MELCODEC_CACHE``, or ``melcodec`` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("MELCODEC_CACHE") or Path(base) / "melcodec")
 
 
 def cache_mels(

@@ -76,7 +76,12 @@ class VocosNetwork(nn.Module):
         return power.clamp(min=floor).log() / 2
 
     def forward(self, mel: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Log-magnitude (B, F, T) and complex phases of length 1 (B, F, T), float32 also under autocast.
+        """Log-magnitude (B, F, T) and complex phases of length 1 (B, F, T); see ``spectrum``."""
+        log_magnitude, real, imaginary = self.spectrum(mel, lengths)
+        return log_magnitude, torch.complex(real, imaginary)
+
+    def spectrum(self, mel: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-magnitude, and cosine and sine of the phases, each (B, F, T) and float32 also under autocast.
 
         Args:
             mel: (B, M, T) natural.
@@ -101,7 +106,7 @@ class VocosNetwork(nn.Module):
         loudest = math.log(self.frontend.n_fft)  # twice what a full-scale tone has
         log_magnitude = (prior + correction).clamp(max=loudest)
         length = (real.square() + imaginary.square() + 1e-12).rsqrt()
-        return log_magnitude, torch.complex(real * length, imaginary * length)
+        return log_magnitude, real * length, imaginary * length
 
 
 def iteration_reach(n_fft: int, hop_length: int) -> int:
