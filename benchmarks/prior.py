@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from melcodec.config import with_overrides
+from melcodec.metrics.ngram import fit
 from melcodec.prior.config import load_prior_preset
 from melcodec.prior.data import Sequences
 from melcodec.prior.models import Prior
 from melcodec.prior.network import build_network
-from melcodec.prior.ngram import fit
 from melcodec.prior.reading import CodeSpace
 from melcodec.prior.run import engine_settings
 from melcodec.prior.sample import sample

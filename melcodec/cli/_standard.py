@@ -57,14 +57,19 @@ def output_file(output: Path, suffix: str) -> Path:
     """
     if not is_standard(output):
         return output
+    refuse_terminal()
+    path = _folder() / f"standard output{suffix}"
+    _outputs.append(path)
+    return path
+
+
+def refuse_terminal() -> None:
+    """Raise MelcodecError when standard output is a terminal, where bytes would be shown as text."""
     if sys.stdout.isatty():
         raise MelcodecError(
             "-o -: standard output is a terminal, and the output is not text",
             "give a file, or pipe the output into another program",
         )
-    path = _folder() / f"standard output{suffix}"
-    _outputs.append(path)
-    return path
 
 
 def input_file(source: Path) -> Path:

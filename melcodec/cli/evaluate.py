@@ -31,6 +31,15 @@ Train = Annotated[
         show_default=False,
     ),
 ]
+Prior = Annotated[
+    str | None,
+    typer.Option(
+        "--prior",
+        help="Also report how many bits this prior needs per code: a folder that melcodec prior train wrote, or the name of "
+        "a shipped one. It must not have been trained on this speech.",
+        show_default=False,
+    ),
+]
 
 
 def evaluate(
@@ -41,6 +50,7 @@ def evaluate(
     metrics: Metrics = "all",
     anchors: Anchors = True,
     train: Train = None,
+    prior: Prior = None,
     num_workers: options.NumWorkers = 0,
     limit: options.Limit = None,
     seed: options.Seed = 0,
@@ -55,6 +65,7 @@ def evaluate(
     """
     from melcodec.evaluation.run import Callbacks, EvaluationSettings
     from melcodec.evaluation.run import evaluate as run
+    from melcodec.prior.shipped import find_predictor
 
     settings = EvaluationSettings(
         checkpoint,
@@ -68,6 +79,7 @@ def evaluate(
         command_line(),
         vocoder,
         device,
+        find_predictor(prior) if prior else None,
     )
     with bar("learning k-means") as learned, bar("scoring") as scored:
         try:

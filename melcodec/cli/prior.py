@@ -12,21 +12,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from melcodec.cli import _live as live
 from melcodec.cli import _options as options
 from melcodec.cli._console import progress, say, stop_on_signals
-from melcodec.cli._standard import output_file
+from melcodec.cli._standard import is_standard, refuse_terminal
 from melcodec.errors import MelcodecError
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
 
     from melcodec.codec import Codec
+    from melcodec.metrics.predictability import Score
     from melcodec.metrics.statistics import Estimate
     from melcodec.prior.config import PriorConfig
     from melcodec.prior.models import Prior
-    from melcodec.prior.sample import Loop
-    from melcodec.prior.score import Score
+    from melcodec.prior.sample import Loop, Sampling
 
 prior_app = typer.Typer(no_args_is_help=True, help="Language models over codes: train them, score codes, draw new ones.")
 CodesIn = Annotated[
@@ -45,6 +48,7 @@ Temperature = Annotated[float, typer.Option(min=0.0, help="Below 1 prefers proba
 TopP = Annotated[float, typer.Option(min=0.001, max=1.0, help="Draw from the most probable codes that together have this share.")]
 PLAIN_SECONDS = 10.0  # between progress lines when stderr is not a terminal
 CODES_PER_PICTURE = 1_000
+SILENT_ABOVE_FLOOR = 55.0  # times the power of the mel floor: noise of -50 dB of full scale
 
 
 @prior_app.command("train")
@@ -165,22 +169,26 @@ def prior_sample(
     """Draw codes from a prior, from nothing or as the continuation of a prompt, and write sound or codes.
 
     The suffix of OUT says what is written: .wav, .flac, .npy, .npz or .safetensors. With --count, OUT is a folder of .wav
-    files. Repetitions are reported: models of codes tend to hold a code, as in silence, or to run in circles.
+    files. With -o - the sound goes to standard output while it is drawn, as a wav. Repetitions and silence are reported: models
+    of codes tend to run in circles.
     """
     from melcodec.audio.io import WRITERS
     from melcodec.files import check_output
     from melcodec.formats.arrays import SUFFIXES
 
-    output = output_file(output, ".wav") if count == 1 else output
-    options.folder_only(output)
+    streamed = is_standard(output) and count == 1
+    if streamed:
+        refuse_terminal()
+    else:
+        options.folder_only(output)
     paths = [output] if count == 1 else [output / f"{index}.wav" for index in range(count)]
-    for path in paths:
+    for path in () if streamed else paths:
         options.check_suffix(path, (*WRITERS, *SUFFIXES))
         check_output(path, overwrite)
 
     from melcodec.codec import Codec
     from melcodec.prior.models import load_prior
-    from melcodec.prior.sample import Sampling, loops, sample
+    from melcodec.prior.sample import Sampling, sample
 
     prior = load_prior(folder)
     codec = Codec.from_pretrained(checkpoint, device)
@@ -191,16 +199,49 @@ def prior_sample(
         )
     begun = None if prompt is None else read_prompt(prompt, codec, prompt_seconds)
     num_codes = max(1, round(seconds * prior.space.code_rate))
-    started = time.perf_counter()
-    with progress("drawing") as update:
-        drawn = sample(prior, num_codes, [begun] * count, Sampling(temperature, top_p, seed), update)
+    sampling, started = Sampling(temperature, top_p, seed), time.perf_counter()
+    if streamed:
+        drawn = [stream_sample(prior, codec, num_codes, begun, sampling)]
+    else:
+        with progress("drawing") as update:
+            drawn = sample(prior, num_codes, [begun] * count, sampling, update)
     speed = sum(codes.shape[1] for codes in drawn) / prior.space.code_rate / (time.perf_counter() - started)
     for path, codes in zip(paths, drawn, strict=True):
-        write_sample(path, codes, codec, overwrite)
+        if not streamed:
+            write_sample(path, codes, codec, overwrite)
         length = codes.shape[1] / prior.space.code_rate
         ended = ", ended by itself" if codes.shape[1] < num_codes else ""
-        say(f"{path}: {codes.shape[1]} codes, {length:.2f} s{ended}{loops_said(loops(codes), prior.space.code_rate)}")
-    say(f"drawn at {speed:.1f} times real time")
+        name = "standard output" if streamed else path
+        say(f"{name}: {codes.shape[1]} codes, {length:.2f} s{ended}{loops_said(found_loops(codes, codec), codec.code_rate)}")
+    say(f"{'drawn and decoded' if streamed else 'drawn'} at {speed:.1f} times real time")
+
+
+def stream_sample(prior: Prior, codec: Codec, num_codes: int, prompt: np.ndarray | None, sampling: Sampling) -> np.ndarray:
+    """Write the sound of one sample to standard output while it is drawn; its codes (Q, N)."""
+    import numpy as np
+
+    from melcodec.prior.sample import stream
+    from melcodec.streaming.decoder import StreamingDecoder
+
+    decoder, parts = StreamingDecoder(codec), list[np.ndarray]()
+
+    def blocks() -> Iterator[np.ndarray]:
+        for codes in stream(prior, num_codes, prompt, sampling):
+            parts.append(codes)
+            yield decoder.push(codes)[0].cpu().numpy()
+        yield decoder.finish()[0].cpu().numpy()
+
+    live.write_sound(blocks(), live.WAV, codec.sample_rate)
+    return np.concatenate(parts, axis=1)
+
+
+def found_loops(codes: np.ndarray, codec: Codec) -> list[Loop]:
+    """Repetitions and silence in codes (Q, N); silent is what decodes to a mel near the floor in every band."""
+    from melcodec.metrics.codes import silent_codes
+    from melcodec.prior.sample import loops
+
+    mel = codec.decode_to_mel(codes)[0].cpu().numpy()
+    return loops(codes, silent_codes(mel, codec.frontend.floor * SILENT_ABOVE_FLOOR, codec.model.reach.stride))
 
 
 def read_prompt(path: Path, codec: Codec, seconds: float | None) -> np.ndarray:
@@ -230,10 +271,11 @@ def write_sample(path: Path, codes: np.ndarray, codec: Codec, overwrite: bool) -
 
 
 def loops_said(found: list[Loop], code_rate: float) -> str:
-    """Repetitions in words; empty when there is none."""
+    """Repetitions and silence in words; empty when there is none."""
     words = []
     for each in found:
-        what = "one code is held" if each.period == 1 else f"{each.period} codes repeat {each.length / each.period:.1f} times"
+        repeats = f"{each.period} codes repeat {each.length / max(each.period, 1):.1f} times"
+        what = {0: "silence", 1: "one code is held"}.get(each.period, repeats)
         words.append(f"{what} from {each.start / code_rate:.1f} to {(each.start + each.length) / code_rate:.1f} s")
     return "; " + "; ".join(words) if words else ""
 

@@ -21,6 +21,7 @@ from melcodec.evaluation.systems.base import System
 from melcodec.evaluation.systems.build import CODES
 from melcodec.files import written_aside
 from melcodec.metrics.codes import CodeDurations, CodeUsage, code_durations, code_usage, run_lengths
+from melcodec.metrics.predictability import Score
 from melcodec.metrics.statistics import Estimate, estimate
 from melcodec.version import __version__
 
@@ -94,6 +95,7 @@ class Report:
         absent_systems, absent_metrics: what could not be measured at all, and why.
         groups: by label (language, dataset, seen, speaker) and value.
         failures: utterances that could not be evaluated, by id, and why.
+        predictability: bits per code under a prior; None where none was given.
     """
 
     checkpoint: CheckpointFacts
@@ -107,6 +109,7 @@ class Report:
     absent_systems: dict[str, str] = field(default_factory=dict)
     absent_metrics: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    predictability: Score | None = None
 
     @property
     def metrics(self) -> list[str]:

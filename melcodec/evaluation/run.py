@@ -36,6 +36,7 @@ from melcodec.evaluation.systems.kmeans import learn_centres
 from melcodec.evaluation.workers import FileTask, Recipe, score_all
 from melcodec.files import written_aside
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT, find_checkpoint
+from melcodec.metrics.predictability import Predictor, Score, score
 from melcodec.version import __version__
 from melcodec.vocoder.choice import DEFAULT_VOCODER, choose_vocoder, find_vocoder
 
@@ -59,6 +60,7 @@ class EvaluationSettings:
         command: the line that asked for it, to be shown.
         vocoder: what makes sound of mels; see ``vocoder.choice.choose_vocoder``.
         device: where the codec computes; a GPU is shared by at most 4 processes unless ``num_workers`` says otherwise.
+        predictor: a model of codes, whose bits per code are reported; see ``prior.predictor``.
     """
 
     checkpoint: str = DEFAULT_CHECKPOINT
@@ -72,6 +74,7 @@ class EvaluationSettings:
     command: str = ""
     vocoder: str | Path = DEFAULT_VOCODER
     device: str = "cpu"
+    predictor: Predictor | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ def evaluate(
         absent_systems=plan.absent_systems,
         absent_metrics=plan.choice.absent,
         failures=failures,
+        predictability=predictability(results, plan, settings),
     )
     write_report(folder, report, results)
     write_evaluation_page(folder, report, results, plan.subjects, plan.codec)
@@ -146,6 +150,12 @@ def make_plan(data: Sequence[str | Path], settings: EvaluationSettings, note: Ca
     vocoder = choose_vocoder(settings.vocoder)
     choice = choose(settings.metrics, keeps_phases=not isinstance(vocoder, GriffinLimConfig))
     codec = Codec.from_pretrained(path, settings.device, vocoder)
+    if settings.predictor is not None and settings.predictor.fingerprint != codec.fingerprint:
+        raise MelcodecError(
+            f"{settings.predictor.name}: models codes of checkpoint {settings.predictor.fingerprint}, but "
+            f"{settings.checkpoint} is {codec.fingerprint}",
+            "give a prior that was trained on codes of this checkpoint",
+        )
     systems, absent = plan_systems(codec, settings.anchors, bool(train))
     checkpoint = CheckpointFacts(
         str(settings.checkpoint),
@@ -226,6 +236,14 @@ def find_centres(path: Path, plan: Plan, settings: EvaluationSettings, update: C
     with written_aside(path) as aside:
         np.savez(aside, key=key, centres=centres)
     return centres
+
+
+def predictability(results: Sequence[Result], plan: Plan, settings: EvaluationSettings) -> Score | None:
+    """How well the settings' predictor predicts the codes of all results; None without one."""
+    if settings.predictor is None:
+        return None
+    codes = [np.asarray(result.codes, np.int64) for result in results]
+    return score(settings.predictor.surprise, settings.predictor.name, codes, plan.checkpoint.code_rate, settings.seed)
 
 
 def score_files(

@@ -186,6 +186,13 @@ def usage_lines(report: Report) -> list[str]:
             f"A code stays for {1000 * stay.mean / facts.code_rate:.0f} ms."
         )
     lines.append(f"Ideal coding of single codes would take {usage.entropy_bit_rate:.1f} of the {facts.bit_rate:.1f} bit/s.")
+    if report.predictability is not None:
+        found, per_code = report.predictability, report.predictability.bits_per_code
+        between = "" if per_code.low is None else f" (95 % confidence interval {per_code.low:.2f} to {per_code.high:.2f})"
+        lines.append(
+            f"The prior {found.name} predicts each code from those before it with {per_code.mean:.2f} bits{between}: "
+            f"{found.bits_per_second.mean:.1f} bit/s, perplexity {found.perplexity:.0f}."
+        )
     return lines
 
 

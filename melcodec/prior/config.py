@@ -71,6 +71,7 @@ class NGramConfig(Settings):
 
     order: int = Field(3, ge=1, le=3, description="codes per n-gram")
     min_count: int = Field(1, ge=1, description="n-grams of the highest order that occurred less often are dropped")
+    mix: bool = Field(True, description="mix them into what a network predicts, where held-out codes take fewer bits so")
 
 
 class PriorTrainConfig(Settings):

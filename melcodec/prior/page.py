@@ -8,10 +8,10 @@ from typing import Any
 
 from melcodec.audio.io import load, probe
 from melcodec.config import flat
+from melcodec.metrics.ngram import NAMES
 from melcodec.pages import Part, Picture, Section, Sounds, Table, Track, write_page
 from melcodec.plots import figure_bytes, plot_prior, read_curves
 from melcodec.prior.config import PriorConfig
-from melcodec.prior.ngram import NAMES
 from melcodec.prior.show import FOLDER
 from melcodec.training.logs import METRICS
 from melcodec.version import __version__

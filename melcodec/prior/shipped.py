@@ -6,6 +6,8 @@ from pathlib import Path
 
 from melcodec.errors import MelcodecError
 from melcodec.formats.shipped import FOLDERS
+from melcodec.metrics.ngram import NAMES
+from melcodec.metrics.predictability import Predictor
 from melcodec.prior.models import FACTS, Prior, load_prior, read_facts
 
 
@@ -23,18 +25,29 @@ def find_prior(name: str | Path | None, codec: str) -> Prior:
     Raises:
         MelcodecError: there is none, or it models the codes of another checkpoint.
     """
-    shipped = shipped_priors()
     if name is None:
-        fitting = [folder for folder in shipped.values() if read_facts(folder)["space"]["fingerprint"] == codec]
+        fitting = [folder for folder in shipped_priors().values() if read_facts(folder)["space"]["fingerprint"] == codec]
         if not fitting:
             raise MelcodecError(
                 f"no prior for checkpoint {codec} came with melcodec", "name one with --prior; melcodec prior train"
             )
         return load_prior(fitting[0])
-    prior = load_prior(shipped.get(str(name), Path(name)))
+    prior = named_prior(name)
     if prior.space.fingerprint != codec:
         raise MelcodecError(
             f"{name}: models codes of checkpoint {prior.space.fingerprint}, but this one is {codec}",
             "give that checkpoint with --checkpoint, or another prior",
         )
     return prior
+
+
+def named_prior(name: str | Path) -> Prior:
+    """The prior in the folder ``name``, or the shipped one of that name."""
+    return load_prior(shipped_priors().get(str(name), Path(name)))
+
+
+def find_predictor(name: str | Path) -> Predictor:
+    """The prior that ``name`` means, as evaluation takes it."""
+    prior = named_prior(name)
+    title = NAMES[prior.table.order] if prior.network is None else prior.kind
+    return Predictor(f"{name} ({title})", prior.space.fingerprint, prior.surprise)

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from melcodec import distributed
 from melcodec.errors import MelcodecError
+from melcodec.metrics.ngram import NGram
 from melcodec.prior.config import LlamaSettings, PriorConfig
 from melcodec.prior.data import Batch, Sequences
 from melcodec.prior.models import Prior, save_prior
 from melcodec.prior.network import IGNORED, build_network, logits_of, loss_of
-from melcodec.prior.ngram import NGram
 from melcodec.prior.reading import CodeSpace
 from melcodec.prior.state import PriorState, state_paths
 from melcodec.tokens import Tokens

@@ -6,9 +6,13 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
+from melcodec.codec import Codec
+from melcodec.prior.models import save_prior
 from tests import forked
+from tests.prior.conftest import make_prior
 
 QUICK = ("--metrics", "mcd", "--no-anchors", "--num-workers", 1)
 
@@ -60,6 +64,30 @@ def test_every_option_does_something(two, speech_folder, tiny_checkpoint, tmp_pa
     assert found["settings"]["seed"] == 5
     limited = run(two, "-o", "r", "-c", tiny_checkpoint, *QUICK, "--limit", 1, "-f", "--json", cwd=tmp_path)
     assert json.loads(limited.stdout)["files"] == 1
+    assert json.loads(limited.stdout)["predictability"] is None
+
+
+def test_predictability(refused, two, tiny_checkpoint, tmp_path):
+    """The bits per code of a prior, which may be added to an evaluation that is there already."""
+    prior = make_prior("ngram", fingerprint=Codec.from_pretrained(tiny_checkpoint, "cpu").fingerprint)
+    save_prior(tmp_path, prior)
+    words = (two, "-o", "r", "-c", tiny_checkpoint, *QUICK)
+    assert "predicts" not in run(*words, cwd=tmp_path).stdout
+    done = run(*words, "--prior", ".", cwd=tmp_path)
+    assert "2 of 2 files were scored before" in done.stderr
+    codes = [np.array(json.loads(line)["codes"]) for line in (tmp_path / "r/results.jsonl").read_text().splitlines()]
+    bits = np.concatenate([prior.surprise(each)[0] for each in codes]).mean()
+    sentence = f"The prior . (trigram) predicts each code from those before it with {bits:.2f} bits"
+    assert sentence in done.stdout
+    assert sentence in (tmp_path / "r/index.html").read_text()
+    found = json.loads((tmp_path / "r/metrics.json").read_text())["predictability"]
+    assert found["bits_per_code"]["mean"] == pytest.approx(bits)
+    assert found["bits_per_second"]["mean"] == pytest.approx(bits * 22_050 / 1024)
+    assert found["codes"] == sum(each.size for each in codes)
+    assert "not a prior" in refused("evaluate", *words, "--prior", two)
+    (tmp_path / "other").mkdir()
+    save_prior(tmp_path / "other", make_prior("ngram", fingerprint="f" * 12))
+    assert "models codes of checkpoint ffffffffffff" in refused("evaluate", *words, "--prior", "other")
 
 
 def test_refusals(refused, two, tiny_checkpoint, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import soundfile
 
 from melcodec.prior.models import save_prior
 from melcodec.store.codes import Codes, load_codes, save_codes
+from tests import forked
 from tests.prior.conftest import SIZE, codes_folder, make_prior, spoken_codes  # noqa: F401
 
 pytest.importorskip("transformers")
@@ -133,6 +135,31 @@ def test_sample_sound_and_codes(cli, priors, tiny, tmp_path):
     assert {path.name for path in (tmp_path / "several").iterdir()} == {"0.wav", "1.wav"}
 
 
+@pytest.mark.parametrize("kind", ["ngram", "llama"])
+def test_sample_streams_sound(cli, priors, tiny, tiny_checkpoint, codes, tmp_path, kind):
+    """-o - gives the sound of the codes that -o FILE gives, behind a header without a length; messages go to stderr."""
+    from melcodec.codec import Codec
+    from melcodec.streaming.decoder import StreamingDecoder
+
+    words = ["prior", "sample", priors / kind, *tiny, "--device", "cpu", "--seconds", 3, "--prompt", codes, "--seed", 3]
+    command = [sys.executable, "-m", "melcodec", *map(str, words), "-o", "-"]
+    done = forked.run(command, capture_output=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"standard output: " in done.stderr
+    assert b"times real time" in done.stderr
+    assert cli(*words, "-o", "x.npz").status == 0
+    decoder = StreamingDecoder(Codec.from_pretrained(tiny_checkpoint, "cpu"))
+    sound = [decoder.push(load_codes(tmp_path / "x.npz").codes.astype(np.int64))[0], decoder.finish()[0]]
+    wanted = (np.concatenate([part.numpy() for part in sound]) * 32_767).round()
+    streamed = np.frombuffer(done.stdout[44:], "<i2")
+    assert (done.stdout[:4], len(streamed)) == (b"RIFF", len(wanted))
+    assert np.abs(streamed - wanted).max() <= 1
+
+
+def test_only_one_sample_is_a_stream(refused, priors, tiny):
+    assert "a folder is written" in refused("prior", "sample", priors / "ngram", *tiny, "-o", "-", "--count", 2)
+
+
 def test_sample_continues_a_prompt(cli, refused, priors, tiny, codes, examples, tmp_path):
     words = ["prior", "sample", priors / "llama", *tiny, "--device", "cpu", "-o", "x.npz"]
     assert cli(*words, "--prompt", codes, "--prompt-seconds", 0.5, "--seconds", 1).status == 0
@@ -151,6 +178,22 @@ def test_repetitions_are_reported(cli, priors, tiny):
     )
     assert status == 0, err
     assert "codes repeat" in err or "one code is held" in err
+
+
+def test_silence_is_reported(cli, tmp_path):
+    """A prior that has only ever seen the codes of digital silence draws them, and that is what the command calls it."""
+    from melcodec.codec import Codec
+    from melcodec.metrics import ngram
+    from melcodec.prior.models import Prior
+    from melcodec.prior.reading import CodeSpace
+
+    codec = Codec.from_pretrained("melcodec-base", "cpu")
+    silence = codec.encode(np.zeros(60_000, np.float32))[0].numpy()
+    space = CodeSpace.of(codec)
+    save_prior(tmp_path, Prior(space, "flat", ngram.fit([silence], [], space.sizes, 1)))
+    status, _, err = cli("prior", "sample", ".", "--device", "cpu", "--temperature", 0, "--seconds", 3, "-o", "x.npz")
+    assert status == 0, err
+    assert "silence from 0.0 to 3.0 s" in err
 
 
 @pytest.mark.parametrize("kind", ["llama", "ngram"])

@@ -21,6 +21,7 @@ from tests.prior.conftest import SIZE, make_prior, spoken_codes
 pytest.importorskip("constriction")
 pytest.importorskip("transformers")
 KINDS = [("llama", (SIZE,), "flat"), ("llama", (SIZE, 16), "delay"), ("llama", (SIZE, 16), "flat"), ("mamba", (SIZE,), "flat")]
+KINDS += [("mixture", (SIZE,), "flat"), ("mixture", (SIZE, 16), "flat")]
 KINDS += [("ngram", (SIZE,), "flat"), ("ngram", (SIZE, 16), "flat")]
 
 

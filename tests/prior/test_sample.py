@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from melcodec.errors import MelcodecError
-from melcodec.prior.sample import Loop, Sampling, draw, loops, sample
+from melcodec.prior.sample import Loop, Sampling, draw, loops, sample, stream
 from tests.prior.conftest import SIZE, make_prior, spoken_codes
 
 pytest.importorskip("transformers")
 KINDS = [("ngram", (SIZE,), "flat"), ("llama", (SIZE,), "flat"), ("llama", (SIZE, 16), "flat"), ("llama", (SIZE, 16, 8), "delay")]
+KINDS += [("mixture", (SIZE, 16), "flat")]
 
 
 @pytest.mark.parametrize(("kind", "sizes", "pattern"), KINDS)
@@ -28,6 +29,31 @@ def test_prompts_are_continued_and_seeds_decide(kind, sizes, pattern):
     (alone,) = sample(prior, 30, [prompt], Sampling(seed=5))
     assert np.array_equal(alone, three[0])  # a sample does not depend on those beside it
     assert not np.array_equal(sample(prior, 30, [None], Sampling(seed=5))[0], sample(prior, 30, [None], Sampling(seed=6))[0])
+
+
+@pytest.mark.parametrize(("kind", "sizes", "pattern"), KINDS)
+@pytest.mark.parametrize("length", [0, 7])
+def test_a_stream_is_the_sample(kind, sizes, pattern, length):
+    """Part by part the same codes, each part before the next one is drawn; also where the network ends by itself."""
+    prior = make_prior(kind, sizes, pattern)
+    prompt = spoken_codes(1, 4, sizes=sizes)[0][:, :length] if length else None
+    for seed in range(4):
+        (whole,) = sample(prior, 45, [prompt], Sampling(seed=seed))
+        parts = list(stream(prior, 45, prompt, Sampling(seed=seed), block=8))
+        assert np.array_equal(np.concatenate(parts, axis=1), whole)
+        assert [part.shape[1] for part in parts[:-1]] == [8] * (len(parts) - 1)
+    started = []
+    read = prior.start(1).next
+
+    class Counting:
+        def next(self, rows):
+            started.append(rows)
+            return read(rows)
+
+    object.__setattr__(prior, "start", lambda batch: Counting())  # frozen dataclass
+    first = next(stream(prior, 45, prompt, Sampling(seed=0), block=2))
+    assert first.shape[1] <= 2
+    assert len(started) <= 2 * len(sizes)
 
 
 def test_n_grams_never_end_and_draw_what_they_learned():
@@ -72,3 +98,18 @@ def test_repetitions():
     assert loops(codes[:, :50]) == []
     assert loops(np.array([free])) == []
     assert loops(np.concatenate([codes, np.arange(codes.shape[1])[None]])) == []  # another codebook goes on
+
+
+def test_silence():
+    free = np.arange(100, 160)[None]
+    quiet = np.zeros(60, bool)
+    quiet[10:45] = True
+    assert loops(free) == []
+    assert loops(free, quiet) == [Loop(10, 0, 35)]
+    quiet[20] = False  # two short pauses
+    assert loops(free, quiet) == []
+    codes = np.array([[*range(40), *([1, 2, 3] * 8), *range(50, 90), *([9] * 20), 5]])
+    quiet = np.zeros(codes.shape[1], bool)
+    quiet[104:124] = True
+    assert loops(codes, quiet) == [Loop(40, 3, 24), Loop(104, 0, 20)]
+    assert loops(codes, ~quiet)[0] == Loop(0, 0, 40)

@@ -140,7 +140,7 @@ def test_other_kinds(codes_folder, tiny_checkpoint, tmp_path, more):
 
 def test_bfloat16_and_several_codebooks(tiny_checkpoint, tmp_path):
     """The delay pattern learns; autocast is used where it is asked for."""
-    from melcodec.prior import ngram
+    from melcodec.metrics import ngram
     from melcodec.prior.data import Sequences
     from melcodec.prior.reading import CodeSpace
     from melcodec.prior.run import engine_settings

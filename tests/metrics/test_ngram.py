@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from melcodec.prior import ngram
-from melcodec.prior.ngram import Smoothing
+from melcodec.metrics import ngram
+from melcodec.metrics.ngram import Smoothing
 from tests.prior.conftest import SIZE, spoken_codes
 
 LINES = [codes[0] for codes in spoken_codes(20, 3)]
