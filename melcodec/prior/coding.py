@@ -10,16 +10,16 @@ threads, though floating-point sums differ there in their last digits. Three thi
 
 What still differs is found: the file holds a checksum of its codes, and a decoder that meets other ones raises an error.
 
-    3 bytes   MLC
+    2 bytes   ML
     1 byte    version, 1
     1 byte    r
-    4 bytes   fingerprint of the codec, its first 8 hexadecimal digits
-    4 bytes   fingerprint of the prior, likewise
+    2 bytes   fingerprint of the codec, its first 4 hexadecimal digits
+    3 bytes   fingerprint of the prior, its first 6, in which the codec's whole fingerprint has gone too
     varint    S samples + 1, or 0 where that is not known
     varint    N codes, as the zigzag difference to S // (samples per code)
     varint    source rate: 0 unknown, 1 to 11 one of ``RATES``, else Hz
     2 bytes   CRC-32 of all that stands before and after these two bytes, its low half, little-endian
-    4 bytes   CRC-32 of the codes, little-endian
+    3 bytes   CRC-32 of the codes, its low 24 bits, little-endian
     the rest  the range coder's 32-bit words, little-endian, without zero bytes at the end
 
 Varints are LEB128: seven bits a byte, the lowest first, and the highest bit set on all but the last.
@@ -42,15 +42,16 @@ from melcodec.prior.models import Prior
 from melcodec.store.codes import Codes
 
 SUFFIX = ".mlc"
-MAGIC, VERSION = b"MLC", 1
+MAGIC, VERSION = b"ML", 1
 STEPS_PER_NAT = 64
 DEEPEST = 1024  # steps below the most probable code, 16 nats, at which frequencies stop falling
 TOTAL_BITS = 20  # of the frequency of the most probable code
 MARGIN = 1e-9  # steps; a thousand times what summing in another order changes
 RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)  # Hz, of one byte
-CRC_BYTES, SHORT_BYTES = 4, 2
-ID_DIGITS = 8  # of a fingerprint
-FIXED = len(MAGIC) + 1 + 1 + ID_DIGITS  # bytes before the varints
+CRC_BYTES, SHORT_BYTES = 3, 2
+CODEC_DIGITS, PRIOR_DIGITS = 4, 6  # of fingerprints
+PRIOR_AT = len(MAGIC) + 1 + 1 + CODEC_DIGITS // 2  # where the prior's fingerprint begins
+FIXED = PRIOR_AT + PRIOR_DIGITS // 2  # bytes before the varints
 INSTALL = "pip install 'melcodec[prior]'"
 
 
@@ -109,7 +110,7 @@ def compress(prior: Prior, codes: Codes) -> bytes:
     for logits, symbols in slices:
         encoder.encode(symbols.astype(np.int32), model, table[quantized(logits, rounding)])
     payload = encoder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
-    ids = prior.space.fingerprint[:ID_DIGITS], prior.fingerprint[:ID_DIGITS]
+    ids = prior.space.fingerprint[:CODEC_DIGITS], prior.fingerprint[:PRIOR_DIGITS]
     count, check = codes.codes.shape[1], checksum(codes.codes)
     header = Header(rounding, *ids, count, codes.num_samples, codes.source_rate, check)
     return _packed(header, payload, prior.space.samples_per_code)
@@ -122,7 +123,7 @@ def decompress(prior: Prior, content: bytes, where: str) -> Codes:
         MelcodecError: damaged, made with another prior, or this machine's probabilities differ from the encoder's.
     """
     header, payload = unpack(content, where, prior.space.samples_per_code)
-    if header.prior != prior.fingerprint[:ID_DIGITS]:
+    if header.prior != prior.fingerprint[:PRIOR_DIGITS]:
         raise MelcodecError(
             f"{where}: made with prior {header.prior}..., but this one is {prior.fingerprint}", "give that prior with --prior"
         )
@@ -177,8 +178,8 @@ def _decoded(prior: Prior, decoder: Any, header: Header) -> np.ndarray:
 
 
 def checksum(codes: np.ndarray) -> int:
-    """CRC-32 of codes (Q, N) as little-endian int32, and of N."""
-    return zlib.crc32(np.ascontiguousarray(codes).astype("<i4").tobytes(), codes.shape[1])
+    """CRC-32 of codes (Q, N) as little-endian int32, and of N: its low 24 bits."""
+    return zlib.crc32(np.ascontiguousarray(codes).astype("<i4").tobytes(), codes.shape[1]) & 0xFFFFFF
 
 
 def _packed(header: Header, payload: bytes, samples_per_code: int) -> bytes:
@@ -215,10 +216,14 @@ def unpack(content: bytes, where: str, samples_per_code: int) -> tuple[Header, b
     samples, zigzag, rate = numbers
     more = zigzag // 2 if zigzag % 2 == 0 else -(zigzag + 1) // 2
     header = Header(
-        content[4], content[5:9].hex(), content[9:13].hex(), max(samples - 1, 0) // samples_per_code + more,
-        samples - 1 if samples else None, (RATES[rate - 1] if rate <= len(RATES) else rate) if rate else None,
-        int.from_bytes(after[:CRC_BYTES], "little"),
-    )  # fmt: skip
+        rounding=content[len(MAGIC) + 1],
+        codec=content[len(MAGIC) + 2 : PRIOR_AT].hex(),
+        prior=content[PRIOR_AT:FIXED].hex(),
+        num_codes=max(samples - 1, 0) // samples_per_code + more,
+        num_samples=samples - 1 if samples else None,
+        source_rate=(RATES[rate - 1] if rate <= len(RATES) else rate) if rate else None,
+        checksum=int.from_bytes(after[:CRC_BYTES], "little"),
+    )
     return header, after[CRC_BYTES:]
 
 

@@ -35,7 +35,7 @@ def test_lossless_at_the_rate_of_the_model(kind, sizes, pattern):
     assert (again.num_samples, again.source_rate, again.fingerprint) == (51_199, 44_100, prior.space.fingerprint)
     header, payload = coding.unpack(content, "x.mlc", 1024)
     assert header.num_codes == codes.shape[1]
-    assert len(content) - len(payload) <= 25
+    assert len(content) - len(payload) <= 20
     assert 8 * len(payload) <= prior.surprise(codes).sum() * 1.001 + 32
     unknown = coding.decompress(prior, coding.compress(prior, Codes(codes)), "x.mlc")
     assert (unknown.num_samples, unknown.source_rate) == (None, None)
@@ -45,7 +45,7 @@ def test_lossless_at_the_rate_of_the_model(kind, sizes, pattern):
 @pytest.mark.parametrize("rate", [None, 4_000, 8_000, 96_000, 192_000])
 @pytest.mark.parametrize("count", [1, 50, 2_000_000])
 def test_headers_there_and_back(samples, rate, count):
-    header = coding.Header(7, "01234567", "89abcdef", count, samples, rate, 5)
+    header = coding.Header(7, "0123", "89abcd", count, samples, rate, 5)
     assert coding.unpack(coding._packed(header, b"xyz", 1024), "x.mlc", 1024) == (header, b"xyz")
 
 
@@ -76,8 +76,9 @@ print(json.dumps(load_mlc(Path(sys.argv[1]), load_prior(Path(sys.argv[2]))).code
 """
 
 
-def test_other_threads_and_instruction_sets_give_the_same_codes(tmp_path):
-    prior, codes = make_prior("llama"), spoken_codes(1, 9, 20)[0]
+@pytest.mark.parametrize("kind", ["llama", "mixture"])
+def test_other_threads_and_instruction_sets_give_the_same_codes(tmp_path, kind):
+    prior, codes = make_prior(kind), spoken_codes(1, 9, 20)[0]
     (tmp_path / "prior").mkdir()
     save_prior(tmp_path / "prior", prior)
     coding.save_mlc(tmp_path / "x.mlc", prior, Codes(codes))
@@ -138,7 +139,7 @@ def test_every_damaged_byte_is_an_error(tmp_path):
 def test_another_prior_or_codec_is_refused():
     one, other = make_prior("ngram"), make_prior("llama")
     content = coding.compress(one, Codes(spoken_codes(1, 9)[0]))
-    with pytest.raises(MelcodecError, match=rf"made with prior {one.fingerprint[:8]}\.\.\., but this one is {other.fingerprint}"):
+    with pytest.raises(MelcodecError, match=rf"made with prior {one.fingerprint[:6]}\.\.\., but this one is {other.fingerprint}"):
         coding.decompress(other, content, "x.mlc")
     with pytest.raises(MelcodecError, match="codes of checkpoint ffffffffffff"):
         coding.compress(one, Codes(spoken_codes(1, 9)[0], fingerprint="f" * 12))
