@@ -134,7 +134,8 @@ class Trainer:
         if resumed:
             for note in state.restore(self.folder):
                 self.callbacks.say(note)
-            self.sums = {name: self._exact(torch.tensor(value)) for name, value in state.progress.sums.items()}
+            sums = state.progress.sums
+            self.sums = {name: self._exact(torch.tensor(value, dtype=torch.float64)) for name, value in sums.items()}
         self.callbacks.stepped(state.step, {})
         if not resumed and self.init is None:
             self.start_codebook()

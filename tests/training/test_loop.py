@@ -354,8 +354,9 @@ LONGER = [
 ]
 
 
-def test_a_killed_run_ends_as_one_that_was_never_killed(corpus, speech_folder, tmp_path):
-    victim = int(np.random.default_rng().integers(1, 39))  # a new one each time: any step must do
+@pytest.mark.parametrize("in_an_interval", [True, False])  # the state of step 5 holds sums, which step 6 logs
+def test_a_killed_run_ends_as_one_that_was_never_killed(corpus, speech_folder, tmp_path, in_an_interval):
+    victim = 7 if in_an_interval else int(np.random.default_rng().integers(1, 39))  # a new one each time: any step must do
     killed, undisturbed = tmp_path / f"killed at {victim}", tmp_path / "undisturbed"
     command = [sys.executable, "-c", RUN, str(speech_folder), str(killed), *LONGER]
     with forked.Popen(command, stdout=subprocess.PIPE, text=True) as child:
