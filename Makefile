@@ -69,7 +69,7 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 # The extras are tested where they can be installed (pesq is compiled); where not, their tests are skipped and say so.
 $(VENV)/developing: $(VENV)/installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
-	for extra in av eval exports library onnx prior ray remote umap; do \
+	for extra in av eval exports hf library onnx prior ray remote umap; do \
 	  $(BIN)/python -m pip install -q --disable-pip-version-check -e ".[$$extra]" || echo "no $$extra: its tests will be skipped"; \
 	done
 	touch $@

@@ -169,16 +169,20 @@ def why_no_browser() -> str | None:
 
 
 @pytest.fixture(scope="session")
-def browser():
-    """Headless Chromium of the machine; skips where there is none."""
+def launch():
+    """launch("--argument") -> headless Chromium of the machine; skips where there is none. A process has one playwright."""
     if reason := why_no_browser():
         pytest.skip(reason)
     from playwright.sync_api import sync_playwright
 
     program = next(filter(None, map(shutil.which, BROWSERS)))
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        )
-        yield chromium
-        chromium.close()
+        yield lambda *arguments: playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *arguments])
+
+
+@pytest.fixture(scope="session")
+def browser(launch):
+    """A browser that plays sound without being asked."""
+    chromium = launch("--autoplay-policy=no-user-gesture-required")
+    yield chromium
+    chromium.close()

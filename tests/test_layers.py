@@ -21,7 +21,7 @@ LAYERS = {
     **dict.fromkeys(("formats", "objective"), 5),
     **dict.fromkeys(("store", "vocoder"), 6),
     "codec": 7,
-    **dict.fromkeys(("training", "corpus", "evaluation", "bench", "streaming", "onnx"), 8),
+    **dict.fromkeys(("training", "corpus", "evaluation", "bench", "streaming", "onnx", "hf"), 8),
     **dict.fromkeys(("prior", "sweep"), 9),
     "cli": 10,
     **dict.fromkeys(("__init__", "__main__"), 11),

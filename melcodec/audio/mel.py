@@ -17,6 +17,11 @@ from melcodec.config import MelConfig
 from melcodec.devices import exact_float32, float32_by_default
 
 
+def mask(x: Tensor, lengths: Tensor) -> Tensor:
+    """Zero x (B, S) from each item's length on."""
+    return x * (torch.arange(x.shape[1], device=x.device) < lengths[:, None])
+
+
 class MelFrontend(nn.Module):
     """Log-mel spectrogram with per-band norms.
 
@@ -79,6 +84,17 @@ class MelFrontend(nn.Module):
         """wav (B, S) float32, S >= n_fft // 2 + 1 -> natural log-mel (B, M, S // hop + 1)."""
         half = self.n_fft // 2
         return self.from_padded(F.pad(wav[:, None], (half, half), mode="reflect")[:, 0])
+
+    def reflected(self, wav: Tensor, lengths: Tensor) -> Tensor:
+        """wav (B, S), lengths (B,) samples of each item -> (B, S + n_fft), reflected at each item's own end, for ``from_padded``.
+
+        An item shorter than ``min_samples`` is followed by zeros up to that. Frames behind an item's own mean nothing.
+        """
+        half, least = self.n_fft // 2, self.min_samples
+        last = lengths.clamp(min=least)[:, None] - 1
+        place = (torch.arange(wav.shape[1] + 2 * half, device=wav.device) - half).abs()
+        place = (last - (last - place).abs()).clamp(min=0)
+        return F.pad(mask(wav, lengths), (0, least)).gather(1, place)
 
     def from_padded(self, wav: Tensor) -> Tensor:
         """wav (B, S') that already has half a window of context at both ends -> (B, M, (S' - n_fft) // hop + 1)."""

@@ -43,13 +43,7 @@ class WaveToCodes(nn.Module):
 
     def mel(self, wave: Tensor, lengths: Tensor) -> Tensor:
         """wave (B, S), lengths (B,) samples -> natural log-mel (B, M, S // hop + 1)."""
-        half, least = self.frontend.n_fft // 2, self.frontend.min_samples
-        wave = mask(wave.clamp(-1, 1), lengths)
-        # a wave shorter than what reflection needs is padded with zeros up to that
-        last = lengths.clamp(min=least)[:, None] - 1
-        place = (torch.arange(wave.shape[1] + 2 * half) - half).abs()
-        place = (last - (last - place).abs()).clamp(min=0)
-        padded = F.pad(wave, (0, least)).gather(1, place)
+        padded = self.frontend.reflected(wave.clamp(-1, 1), lengths)
         spectrum = F.conv1d(padded[:, None], self.basis, stride=self.frontend.hop_length)
         real, imaginary = spectrum.chunk(2, dim=1)
         power = real.square() + imaginary.square()
