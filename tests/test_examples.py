@@ -51,6 +51,7 @@ def errors(line: str) -> tuple[float, float]:
     return float(words[words.index("error") + 1]), float(words[words.index("step,") + 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["scikit-learn", "MNIST"])
 def test_digits(run, tmp_path, source):
     more = []

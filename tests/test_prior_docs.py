@@ -20,6 +20,7 @@ TINY = {"melcodec-base": None, "small": "tiny"}  # what the test puts in the pla
 QUICK = ["train.steps=6", "train.valid_every=3", "train.sample_seconds=0.5", "model.context=32", "model.layers=1"]
 
 
+@pytest.mark.slow
 def test_from_recordings_to_samples(cli, tiny_checkpoint, speech_folder, tmp_path):  # noqa: F811
     (tmp_path / "data").symlink_to(speech_folder)
     (tmp_path / "clip.wav").write_bytes((speech_folder / "a/0.wav").read_bytes())

@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import melcodec
 
 PACKAGE = Path(melcodec.__file__).parent
@@ -143,6 +145,7 @@ def edit(path: Path, before: str, after: str) -> None:
     path.write_text(text.replace(before, after, 1))
 
 
+@pytest.mark.slow
 def test_one_file_and_one_case_each(speech_folder, tmp_path):
     copy = tmp_path / "source" / "melcodec"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))

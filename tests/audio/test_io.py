@@ -208,6 +208,7 @@ print(count(sys.argv[2]), peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts KiB on Linux alone")
 def test_memory_is_bounded(tmp_path, run_python):
     """Half an hour is 159 MB of float32 at 22.05 kHz; reading it may cost little more than two minutes do."""

@@ -98,6 +98,7 @@ def joined(wav, waves, error):
     return abs(len(wav) - start) <= JOINT_SAMPLES
 
 
+@pytest.mark.slow
 def test_every_file_gives_all_of_its_sound_or_an_error(cases, tmp_path):
     results = [(case, *read(case)) for case in cases]
     heard = [(case, rate) for case, _, rate in results if rate]

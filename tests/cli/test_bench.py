@@ -24,6 +24,7 @@ def figures(answer):
     return {figure["name"]: figure for figure in answer["figures"]}
 
 
+@pytest.mark.slow
 def test_json_and_every_option(cli, tiny_checkpoint):
     tiny = ("--checkpoint", tiny_checkpoint, "--device", "cpu")
     once = found(cli, *tiny, "--seconds", 0.5, "--repeats", 1)
@@ -39,6 +40,7 @@ def test_json_and_every_option(cli, tiny_checkpoint):
     assert figures(thrice)["encode"]["low"] < figures(thrice)["encode"]["high"]
 
 
+@pytest.mark.slow
 def test_words(cli, tiny_checkpoint):
     status, out, err = cli("bench", "-c", tiny_checkpoint, "--device", "cpu", "--seconds", 0.2, "--repeats", 1)
     assert status == 0, err

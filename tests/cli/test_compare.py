@@ -49,6 +49,7 @@ def test_checkpoints_on_speech(cli, tiny_checkpoint, speech_folder):
     assert len(set(few)) > 1
 
 
+@pytest.mark.slow
 def test_a_page_with_sounds(cli, refused, tiny_checkpoint, checkpoint_of_another_decoder, speech_folder, tmp_path):
     ran = cli("compare", tiny_checkpoint, checkpoint_of_another_decoder, speech_folder, "-o", "report")
     assert (ran.status, ran.err) == (0, "report: index.html and comparison.json\n")

@@ -32,6 +32,7 @@ def run(*args, cwd):
     return forked.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=cwd)
 
 
+@pytest.mark.slow
 def test_a_report_a_table_and_json(two, tiny_checkpoint, tmp_path):
     args = (two, "-o", "report", "--checkpoint", tiny_checkpoint, *QUICK)
     done = run(*args, cwd=tmp_path)
@@ -50,6 +51,7 @@ def test_a_report_a_table_and_json(two, tiny_checkpoint, tmp_path):
     assert found["command"].endswith("--num-workers 1 --json")
 
 
+@pytest.mark.slow
 def test_every_option_does_something(two, speech_folder, tiny_checkpoint, tmp_path):
     (two / "bad.flac").write_bytes(b"nonsense")
     options = ("--metrics", "mcd,log_mel_l1", "--train", speech_folder, "--seed", 5, "--num-workers", 2, "--json")

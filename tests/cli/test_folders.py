@@ -64,6 +64,7 @@ def test_a_closed_folder_is_a_failure_and_the_others_are_done(data, tiny_checkpo
         assert row["path"] == f"{folder}/private"
 
 
+@pytest.mark.slow
 def test_a_closed_folder_ends_what_needs_the_whole(data, tiny_checkpoint, bound_by_permissions):
     patterns = ("data", "data/*/*.wav", "data/**/*.wav", "data/{open,private}/*.wav", "data/*/0.wav")
     tiny = f"--checkpoint {tiny_checkpoint} --device cpu"
@@ -99,6 +100,7 @@ def test_one_list_of_suffixes_for_files_and_folders(cli, golden, tiny_checkpoint
     assert {path.stem for path in (tmp_path / "codes").glob("[!.]*")} == set(SUFFIXES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "evaluate", "preprocess", "compare"])
 def test_what_was_not_taken_is_counted(cli, speech_folder, tiny_checkpoint, tmp_path, command):
     shutil.copytree(speech_folder / "a", tmp_path / "data")

@@ -65,6 +65,7 @@ def codes_in(lines: bytes) -> np.ndarray:
     return np.concatenate([np.array(value["codes"]) for value in values if "codes" in value], axis=-1)
 
 
+@pytest.mark.slow
 def test_a_live_stream_gives_each_code_when_it_can(codec, wav, tiny_checkpoint):
     """A wav without an end, at the pace of a microphone. The times are those of this machine, whatever else it does."""
     header = io.BytesIO()
@@ -101,6 +102,7 @@ def test_a_live_stream_gives_each_code_when_it_can(codec, wav, tiny_checkpoint):
     assert np.median(before_the_end) < 0.2, before_the_end  # a block of 67 ms, and the compute of a busy machine
 
 
+@pytest.mark.slow
 def test_raw_and_json_hold_the_codes_of_the_file(codec, speech, wav, tiny_checkpoint, tmp_path):
     expected = codec.encode(wav)[0].numpy()
     lines = run("encode", "-", "-o", "-", "-c", tiny_checkpoint, stdin=speech.read_bytes()).stdout
@@ -124,6 +126,7 @@ def test_compressed_sound_on_standard_input(codec, examples, tiny_checkpoint):
     assert np.array_equal(codes_in(done.stdout), codec.encode_file(path).codes)
 
 
+@pytest.mark.slow
 def test_sound_comes_before_the_codes_end(codec, wav, tiny_checkpoint):
     codes = codec.encode(np.tile(wav, 2))[0, 0].numpy().astype("<u2")
     sure = len(codes) * 1024 - (7 * 4 + 64) * 256  # samples that need no further code
@@ -140,6 +143,7 @@ def test_sound_comes_before_the_codes_end(codec, wav, tiny_checkpoint):
     assert np.abs(sound).max() > 0.01
 
 
+@pytest.mark.slow
 def test_from_sound_to_sound(wav, speech, tiny_checkpoint, tmp_path):
     model = ["-c", str(tiny_checkpoint)]
     with (tmp_path / "out.wav").open("wb") as out, started("encode", speech, "-o", "-", *model, stdout=PIPE) as encoder:
@@ -152,6 +156,7 @@ def test_from_sound_to_sound(wav, speech, tiny_checkpoint, tmp_path):
     assert codes_in(again.stdout).shape == (1, len(wav) // 1024 + 1)
 
 
+@pytest.mark.slow
 def test_codes_that_were_cut_off_are_heard_and_named(speech, tiny_checkpoint):
     lines = run("encode", speech, "-o", "-", "-c", tiny_checkpoint).stdout
     cut = lines[: lines.rindex(b"\n", 0, -1) + 1]
@@ -160,6 +165,7 @@ def test_codes_that_were_cut_off_are_heard_and_named(speech, tiny_checkpoint):
     assert len(done.stdout) == 44 + 2 * (44 * 1024 - 256)
 
 
+@pytest.mark.slow
 def test_a_wav_that_ends_too_early_gives_its_codes_and_an_error(speech, tiny_checkpoint):
     done = run("encode", "-", "-o", "-", "-c", tiny_checkpoint, stdin=speech.read_bytes()[:-40_000], status=1)
     assert b"before the length that its header says" in done.stderr
@@ -167,6 +173,7 @@ def test_a_wav_that_ends_too_early_gives_its_codes_and_an_error(speech, tiny_che
     assert b"num_samples" not in done.stdout  # so that a decoder knows, too
 
 
+@pytest.mark.slow
 def test_codes_of_another_checkpoint_are_refused(tiny_checkpoint):
     lines = b'{"melcodec": "0", "fingerprint": "0123456789ab"}\n{"codes": [[1, 2]]}\n{"num_samples": 2000}\n'
     refused = run("decode", "-", "-o", "-", "-c", tiny_checkpoint, stdin=lines, status=1)

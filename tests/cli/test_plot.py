@@ -249,6 +249,7 @@ def test_several_trainings_stand_side_by_side(plot, same, tmp_path, run_folder):
 # ---- pages
 
 
+@pytest.mark.slow
 def test_every_picture_can_be_a_page(plot, tmp_path, tiny, tiny_checkpoint, speech_folder, run_folder):
     clip = speech_folder / "a/0.wav"
     pages = {

@@ -95,6 +95,7 @@ def test_pictures(done, three, speech_folder):
     done("plot", "codebook", three, "-o", "codebook.png")
 
 
+@pytest.mark.slow
 def test_corpus(done, three, speech_folder, tmp_path):
     done("preprocess", speech_folder, "-o", "store", "-c", three, "--num-workers", 1)
     info = done("corpus", "info", "store").out
@@ -106,6 +107,7 @@ def test_corpus(done, three, speech_folder, tmp_path):
     assert exported.shape[0] == 3
 
 
+@pytest.mark.slow
 def test_evaluate_and_compare(done, three, speech_folder, tmp_path):
     done("evaluate", speech_folder, "-o", "report", "-c", three, "--metrics", "log_mel_l1", "--no-anchors")
     report = json.loads((tmp_path / "report" / "metrics.json").read_text())
@@ -113,6 +115,7 @@ def test_evaluate_and_compare(done, three, speech_folder, tmp_path):
     done("compare", three, three, speech_folder)
 
 
+@pytest.mark.slow
 def test_train_resume_and_page(done, speech_folder, tmp_path):
     short = [
         "train.steps=4",

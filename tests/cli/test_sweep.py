@@ -20,6 +20,7 @@ VARY = ["--vary", "model.quantizer=ema,gradient", "--vary", "optimizer.lr=1e-3"]
 SETTING = {"quantizer ema, lr 1e-3", "quantizer gradient, lr 1e-3"}
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_grows_and_refuses(cli, refused, speech_folder, tmp_path):
     words = ["sweep", speech_folder, *VARY, *SETTINGS, "-o", "s"]
     status, out, err = cli(*words)

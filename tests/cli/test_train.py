@@ -32,6 +32,7 @@ def weights(folder):
     return load_file(folder / "last.safetensors")
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_codec(cli, speech_folder, examples, tmp_path):
     status, out, err = cli("train", speech_folder, *SHORT, "--set", "train.samples=1", "-o", "run")
     assert (status, out) == (0, ""), err
@@ -52,6 +53,7 @@ def test_the_default_run_folder_is_named_after_data_and_preset(cli, speech_folde
     assert (tmp_path / "checkpoints" / f"{speech_folder.name}-tiny" / "best.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_and_continued_equals_undisturbed(cli, speech_folder, tmp_path, number):
     # small intervals, so that the first line comes soon after the first step
@@ -159,6 +161,7 @@ def test_bands_that_the_norms_do_not_have_are_refused_at_once(cli, refused, spee
     assert "norms.npy: mel norms of shape (64,), not (80,)" in refused("train", speech_folder, *SHORT, "--mel-stats", "norms.npy")
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_with_the_key_named(cli, refused, speech_folder):
     cli("train", speech_folder, *SHORT, "-o", "run")
     err = refused("train", speech_folder, *SHORT, "-o", "run", "--set", "optimizer.lr=1e-5")
@@ -166,6 +169,7 @@ def test_other_settings_are_refused_with_the_key_named(cli, refused, speech_fold
     assert cli("train", speech_folder, *SHORT, "-o", "run", "--set", "train.steps=22").status == 0  # longer is fine
 
 
+@pytest.mark.slow
 def test_a_config_file_replaces_the_preset(cli, speech_folder, tmp_path):
     cli("train", speech_folder, *SHORT, "-o", "run")
     (tmp_path / "mine.toml").write_text((tmp_path / "run/config.toml").read_text())
@@ -220,6 +224,7 @@ def test_a_corpus_that_changed_between_stops_is_refused(cli, refused, speech_fol
     assert "--init run/last.safetensors" in err
 
 
+@pytest.mark.slow
 def test_resume_can_be_required_and_forbidden(cli, refused, speech_folder):
     assert "holds no run to resume" in refused("train", speech_folder, *SHORT, "-o", "run", "--resume")
     assert cli("train", speech_folder, *SHORT, "-o", "run", "--no-resume").status == 0
@@ -261,6 +266,7 @@ def test_a_start_of_another_architecture_is_refused(refused, speech_folder, tiny
     assert "model.quantizer.codebook_size 32 -> 64" in err
 
 
+@pytest.mark.slow
 def test_a_codebook_larger_than_the_speech_has_latents(cli, speech_folder, tmp_path):
     more = ["--set", "data.crop_frames=16", "--set", "data.batch_size=2", "--set", "model.quantizer.codebook_size=512"]
     status, _, err = cli("train", speech_folder / "a/0.wav", *SHORT, *more, "--set", "train.steps=1", "-o", "run")
@@ -270,6 +276,7 @@ def test_a_codebook_larger_than_the_speech_has_latents(cli, speech_folder, tmp_p
     assert len(torch.unique(embed.T, dim=0)) > 100  # the clip has 20 latents, and crops of it a few more
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_run_as_it_was(cli, speech_folder, tmp_path):
     """A limit on file size is what a test can have without a disk of its own."""
     assert cli("train", speech_folder, *SHORT, "-o", "run").status == 0
@@ -304,6 +311,7 @@ def test_a_terminal_sees_a_live_line(speech_folder, tmp_path):
         assert re.search(words, drawn), words
 
 
+@pytest.mark.slow
 def test_bad_files_are_named_and_left_out(cli, speech_folder, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()

@@ -100,6 +100,7 @@ def test_evaluate(cli, refused, speech_folder, tiny_checkpoint, tiny_vocoder):
     assert scores[0] != pytest.approx(scores[1], abs=0.1)
 
 
+@pytest.mark.slow
 def test_bench(cli, tiny, tiny_vocoder):
     ran = cli("bench", "--json", "--seconds", 0.2, "--repeats", 1, "--vocoder", tiny_vocoder, *tiny)
     assert ran.status == 0, ran.err
@@ -110,6 +111,7 @@ def test_bench(cli, tiny, tiny_vocoder):
     assert flops[0] != flops[1]
 
 
+@pytest.mark.slow
 def test_samples_of_a_training(cli, speech_folder, tiny_vocoder, tmp_path):
     """Sound does not decide what is learned: a run may go on with another vocoder."""
     made, original = [], tmp_path / "run/samples/clip0-original.wav"

@@ -167,6 +167,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_same_bytes(undisturbed, messy, tiny_checkpoint, tmp_path):
     folder, chance = tmp_path / "codes", random.Random(7)
     for victim in ("driver", "worker, then driver", "all at once"):
@@ -236,6 +237,7 @@ def test_what_kills_its_worker_is_found_and_the_others_are_kept(run, said, corpu
     assert rows["c"].error == f"{tmp_path}/mine.wav: killed its worker (SIGKILL)"
 
 
+@pytest.mark.slow
 def test_what_hangs_is_found_and_the_others_are_kept(run, corpus, utterances, tmp_path):
     os.mkfifo(tmp_path / "hangs.wav")
     listed = [*utterances(corpus)[:1], Utterance("hangs", str(tmp_path / "hangs.wav"))]

@@ -143,6 +143,7 @@ def flip(part: Path) -> None:
     part.write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["embedded", "ray"])
 def test_what_has_codes_keeps_them_when_its_sound_is_out_of_reach(engine, run, away, corpus, sound, folder, stores):
     if engine == "ray":
@@ -165,6 +166,7 @@ def test_killed_meanwhile_any_command_keeps_what_has_codes(run, away, said, fold
     assert not (folder / RETRY).exists()
 
 
+@pytest.mark.slow
 def test_what_kills_its_worker_now_takes_nothing_with_it(run, away, sound, folder, landmine):
     before = with_codes(folder)
     (sound / INCURABLE).parent.mkdir(parents=True)
@@ -182,6 +184,7 @@ def test_pieces_and_further_attempts_touch_only_error_rows_too(folder):
         assert [(task.probe, task.again) for task in tasks] == [(False, again), (False, again), (True, again), (True, again)]
 
 
+@pytest.mark.slow
 def test_of_a_damaged_part_nothing_is_kept(run, away, said, folder):
     """What still can be read of it, too, would be committed as whole."""
     flip(folder / "parts/0000-00000.parquet")
@@ -292,6 +295,7 @@ def test_damaged_markers_are_not_its_business(folder):
     assert begin_retry(folder, read_plan(folder)) == ["0000-00002", "0000-00008"]
 
 
+@pytest.mark.slow
 def test_killed_meanwhile_the_same_command_goes_on(run, cure, corpus, folder, sound, stores, tiny_checkpoint):
     """What it did again, and failed again, is not done a third time: or a retry longer than a job would never end."""
     cure()

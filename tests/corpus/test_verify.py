@@ -196,6 +196,7 @@ def test_cures(folder, speech):
         assert verify(folder).cures == [NEW_PLAN]
 
 
+@pytest.mark.slow
 def test_what_is_to_be_removed_is_made_anew(tiny_checkpoint, speech_folder, tmp_path):
     """That is, the cures cure."""
     job = PreprocessSettings(str(tiny_checkpoint), device="cpu", workers=1, unit_size=3)

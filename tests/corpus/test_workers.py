@@ -187,6 +187,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_threads_are_what_is_asked_for(setup, run_python):
     script = """if True:
         import json, os, sys, torch

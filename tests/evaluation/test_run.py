@@ -313,6 +313,7 @@ def test_a_file_that_kills_its_process_is_named_and_the_others_are_done(corpus, 
     assert "the process that scored it died" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(corpus, tiny_checkpoint, tmp_path):
     script = tmp_path / "evaluating.py"
     script.write_text(EVALUATE)
@@ -343,6 +344,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(corpus, tiny_check
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_at_once(corpus, examples, tiny_checkpoint, tmp_path):
     """As a terminal does it: every process of the group hears it, and nobody waits for a file of an hour."""
     data = tmp_path / "data"

@@ -79,6 +79,7 @@ def test_a_late_output_of_another_length_and_rate_is_aligned(wav, sound_of):
     assert np.isfinite(found.values["log_mel_l1"])
 
 
+@pytest.mark.slow
 def test_pitch_is_compared_in_step(wav, sound_of):
     """A late copy has no error; one that is played a semitone too high is off by 100 cents."""
     late = np.concatenate([np.zeros(3 * 256, np.float32), wav])

@@ -71,6 +71,7 @@ def test_views_and_transposed_and_shared_tensors(tmp_path):
     assert all(torch.equal(back[name], value) for name, value in views.items())
 
 
+@pytest.mark.slow
 def test_same_content_same_bytes_in_every_process(tmp_path, run_python):
     digests = set()
     for seed in ("0", "4242"):

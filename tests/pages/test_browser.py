@@ -29,6 +29,7 @@ def directions(page, table):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_renders_without_network_complaints_or_overflow(visit, example_page, width, dark):
@@ -56,6 +57,7 @@ def brightness(colour):
     return sum(int(part) for part in colour[4:-1].split(","))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 def test_every_text_has_contrast(visit, example_page, dark):
     """WCAG AA: 4.5 to 1 against the nearest ground behind it."""
@@ -74,6 +76,7 @@ def test_every_text_has_contrast(visit, example_page, dark):
     assert min(ratios)[0] >= 4.5, min(ratios)
 
 
+@pytest.mark.slow
 def test_numbers_sort_by_value_and_what_is_missing_comes_last(visit, example_page):
     page = visit(example_page).page
     heading = page.get_by_role("button", name="Log-mel L1 (nats)")
@@ -90,6 +93,7 @@ def test_numbers_sort_by_value_and_what_is_missing_comes_last(visit, example_pag
     assert column(page, 0, 6) == ["4e-05", "0.010", "0.020", "0.500"]
 
 
+@pytest.mark.slow
 def test_words_sort_as_people_do_and_other_tables_stay(visit, example_page):
     page = visit(example_page).page
     before = column(page, 0, 0)
@@ -125,6 +129,7 @@ def test_the_keyboard_is_enough(visit, example_page):
     assert column(page, 0, 1) == ["0.920", "0.710", "0.670", "0.512"]
 
 
+@pytest.mark.slow
 def test_players_play_one_at_a_time(visit, example_page):
     page = visit(example_page).page
     until(page, "[...document.querySelectorAll('audio')].every(player => player.readyState >= 1)")
@@ -138,6 +143,7 @@ def test_players_play_one_at_a_time(visit, example_page):
     assert page.evaluate(playing) == [False] * 4 + [True, False]
 
 
+@pytest.mark.slow
 def test_tracks_stand_side_by_side_on_a_desk_and_below_each_other_in_a_hand(visit, example_page):
     script = (
         "[...document.querySelectorAll('.sounds')[0].querySelectorAll('audio')].map(player => player.getBoundingClientRect().top)"
@@ -146,6 +152,7 @@ def test_tracks_stand_side_by_side_on_a_desk_and_below_each_other_in_a_hand(visi
     assert len(set(visit(example_page, 390).page.evaluate(script))) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_button_changes_the_colours_whatever_the_system_says(visit, example_page, dark):
     page = visit(example_page, dark=dark).page
@@ -159,6 +166,7 @@ def test_the_button_changes_the_colours_whatever_the_system_says(visit, example_
     assert page.evaluate(ground) == before
 
 
+@pytest.mark.slow
 def test_names_for_those_who_do_not_see(visit, example_page):
     page = visit(example_page).page
     for role, name in (
@@ -176,6 +184,7 @@ def test_names_for_those_who_do_not_see(visit, example_page):
     assert page.get_by_role("heading", level=2).count() == 5
 
 
+@pytest.mark.slow
 def test_it_prints_in_black_on_white_and_whole(visit, example_page):
     page = visit(example_page, dark=True).page
     page.emulate_media(media="print")
@@ -187,6 +196,7 @@ def test_it_prints_in_black_on_white_and_whole(visit, example_page):
     assert page.pdf()[:4] == b"%PDF"
 
 
+@pytest.mark.slow
 def test_without_scripts_everything_is_there(browser, example_page):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()

@@ -104,6 +104,7 @@ def test_umap_without_the_package_names_the_line_to_install(monkeypatch):
     assert "pip install umap-learn" in caught.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("umap") is None, reason="umap-learn is not installed: pip install umap-learn")
 @pytest.mark.filterwarnings("default")  # numba's and scikit-learn's are not ours
 def test_umap_keeps_neighbours(check_page):

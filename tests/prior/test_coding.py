@@ -76,6 +76,7 @@ print(json.dumps(load_mlc(Path(sys.argv[1]), load_prior(Path(sys.argv[2]))).code
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "mixture"])
 def test_other_threads_and_instruction_sets_give_the_same_codes(tmp_path, kind):
     prior, codes = make_prior(kind), spoken_codes(1, 9, 20)[0]

@@ -56,6 +56,7 @@ def test_presets_build():
         load_prior_preset("smal")
 
 
+@pytest.mark.slow
 def test_it_learns_and_the_folder_is_complete(codes_folder, tiny_checkpoint, tmp_path):
     lines, said = [], []
     hooks = Hooks(said.append, lambda kind, step, values: lines.append((kind, step, values)))

@@ -335,6 +335,7 @@ def children_of(pid: int) -> set[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_again_and_again(speech, fresh_cache, tmp_path, monkeypatch, workers):
     """Real processes, real SIGKILL, at moments that chance picks; in the end nothing tells it from an undisturbed one."""
@@ -366,6 +367,7 @@ def test_killed_again_and_again(speech, fresh_cache, tmp_path, monkeypatch, work
     assert contents(where(whole)) == contents(fresh_cache / "mels" / resumed.key)
 
 
+@pytest.mark.slow
 def test_whatever_a_crash_left_is_continued(speech, fresh_cache):
     """Every state that the order of writing allows: rows as far as the index says or further, lines whole or torn."""
     bad_files(speech)
@@ -427,6 +429,7 @@ def test_a_killed_worker_is_named(speech, fresh_cache):
     assert first[0][0] > 1
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_is_told_of_it(speech, fresh_cache, tmp_path):
     """Every process of the pool imports the script, which must neither start a pool of its own nor wait for its parent."""
     (tmp_path / "script.py").write_text(BUILD.replace('if __name__ == "__main__":', "if True:"))
@@ -620,6 +623,7 @@ def full_disk_story(speech: Path, tmp_path: Path, cache: Path, start) -> None:
     assert written >= 5
 
 
+@pytest.mark.slow
 def test_a_full_disk(speech, tmp_path, fresh_cache, monkeypatch):
     """A limit on the size of files, as FAT has one, in a process of its own."""
     import resource

@@ -354,6 +354,7 @@ LONGER = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_an_interval", [True, False])  # the state of step 5 holds sums, which step 6 logs
 def test_a_killed_run_ends_as_one_that_was_never_killed(corpus, speech_folder, tmp_path, in_an_interval):
     victim = 7 if in_an_interval else int(np.random.default_rng().integers(1, 39))  # a new one each time: any step must do
@@ -466,6 +467,7 @@ def test_validation_hears_as_many_minutes_as_it_is_told(corpus, tmp_path):
         assert 0 < some["counts"][0].sum() < every["counts"][0].sum() == sum(-(-corpus.valid.lengths // 4))
 
 
+@pytest.mark.slow
 def test_the_stock_start_collapses_and_kmeans_does_not(corpus, tmp_path):
     """What docs/training.md says of XTTS's own start: a random codebook far from the latents uses one code for long."""
     settings = ("train.steps=60", "train.valid_every=60", "data.batch_size=8")
@@ -488,6 +490,7 @@ def test_revived_codes_are_counted_between_validations(corpus, tmp_path):
     assert {line["revived"] for line in metrics(tmp_path / "none", "valid")} == {0}
 
 
+@pytest.mark.slow
 def test_samples_show_and_sound_the_same_clips_from_the_start(corpus, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

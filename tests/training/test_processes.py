@@ -74,6 +74,7 @@ def close(folder, other) -> None:
         assert {name: line[name] for name in same} == pytest.approx({name: expected[name] for name in same}, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(alone, speech_folder, tmp_path):
     child = torchrun(tmp_path, "train", speech_folder, *SETTINGS, "-o", "run")
     err = finish(child)
@@ -84,6 +85,7 @@ def test_two_processes_learn_what_one_learns(alone, speech_folder, tmp_path):
     assert sum(revived) > 0  # or revival would not have been compared
 
 
+@pytest.mark.slow
 def test_two_processes_with_a_discriminator_learn_what_one_learns(speech_folder, tmp_path):
     more = [
         *("--set", "objective.adversarial=0.1", "--set", "objective.discriminator.channels=[4, 4]"),
@@ -98,6 +100,7 @@ def test_two_processes_with_a_discriminator_learn_what_one_learns(speech_folder,
     assert any(name.startswith("adversary.") for name in tensors(tmp_path / "run")[1])
 
 
+@pytest.mark.slow
 def test_a_killed_rank_loses_nothing(alone, speech_folder, tmp_path):
     """torchrun ends the other one; the same command, also with another number of processes, goes on."""
     child = torchrun(tmp_path, "train", speech_folder, *SETTINGS, "--set", "train.save_every=2", "-o", "run")
@@ -124,6 +127,7 @@ def test_a_killed_rank_loses_nothing(alone, speech_folder, tmp_path):
     close(tmp_path / "run", alone)
 
 
+@pytest.mark.slow
 def test_a_stop_reaches_all(speech_folder, tmp_path):
     more = ["--set", "train.steps=100000", "-o", "run"]
     child = torchrun(tmp_path, "train", speech_folder, *SETTINGS, *more)
