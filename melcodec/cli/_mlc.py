@@ -30,23 +30,32 @@ class CodesFiles:
 
     def __init__(self, prior: str | None, codec: str) -> None:
         self.name, self.codec = prior, codec
-        self._prior: Prior | None = None
+        self._priors: dict[str, Prior] = {}
 
-    @property
-    def prior(self) -> Prior:
-        """The prior, loaded once."""
-        if self._prior is None:
+    def prior(self, made_with: str = "") -> Prior:
+        """The prior, loaded once; of several shipped ones, the one whose fingerprint begins with ``made_with``."""
+        made_with = "" if self.name else made_with
+        if made_with not in self._priors:
             from melcodec.prior.shipped import find_prior
 
-            self._prior = find_prior(self.name, self.codec)
-        return self._prior
+            self._priors[made_with] = find_prior(self.name, self.codec, made_with)
+        return self._priors[made_with]
+
+    def check_prior(self) -> None:
+        """Raise MelcodecError when there is no prior: one error, and not one for every file."""
+        from melcodec.prior.shipped import fitting_priors
+
+        if self.name is None:
+            fitting_priors(self.codec)
+        else:
+            self.prior()
 
     def save(self, path: Path, codes: Codes, overwrite: bool) -> None:
         """Write ``codes``."""
         if path.suffix.lower() == MLC:
             from melcodec.prior.coding import save_mlc
 
-            save_mlc(path, self.prior, codes, overwrite)
+            save_mlc(path, self.prior(), codes, overwrite)
             return
         from melcodec.store.codes import save_codes
 
@@ -55,9 +64,10 @@ class CodesFiles:
     def load(self, path: Path) -> Codes:
         """Read codes."""
         if path.suffix.lower() == MLC:
-            from melcodec.prior.coding import load_mlc
+            from melcodec.prior.coding import decompress, made_with, read_mlc
 
-            return load_mlc(path, self.prior)
+            content = read_mlc(path)
+            return decompress(self.prior(made_with(content)), content, str(path))
         from melcodec.store.codes import load_codes
 
         return load_codes(path)

@@ -115,7 +115,7 @@ def decode(
     codec = runtimes.load_codec(checkpoint, device, vocoder, runtime)
     files = CodesFiles(prior, codec.fingerprint)
     if any(job.source.suffix.lower() == MLC for job in todo):
-        _ = files.prior  # a prior that is missing is one error, not one for every file
+        files.check_prior()
     unknown: list[str] = []
     with progress("decoding") as update:
         for index, job in enumerate(todo, start=1):

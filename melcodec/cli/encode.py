@@ -87,7 +87,7 @@ def encode(
     codec = runtimes.load_codec(checkpoint, device, runtime=runtime)
     files = CodesFiles(prior, codec.fingerprint)
     if any(job.target.suffix.lower() == MLC for job in todo):
-        _ = files.prior  # a prior that is missing is one error, not one for every file
+        files.check_prior()
     if jobs.single:
         codes = codec.encode_file(str(todo[0].source), pad_to)
         files.save(todo[0].target, codes, overwrite)

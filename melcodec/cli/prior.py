@@ -38,7 +38,7 @@ CodesIn = Annotated[
 ]
 PriorFolder = Annotated[Path, typer.Argument(metavar="PRIOR", help="Folder that prior train wrote.", show_default=False)]
 Valid = Annotated[list[Path] | None, typer.Option(help="Held-out codes. Without it, some speakers of CODES are held out.")]
-Preset = Annotated[str, typer.Option(help="tiny, small, base, mamba or ngram.")]
+Preset = Annotated[str, typer.Option(help="tiny, light, small, base, mamba or ngram.")]
 Plot = Annotated[Path | None, typer.Option(help="Folder for a picture of each utterance: bits of its codes under the mel.")]
 Seconds = Annotated[float, typer.Option(min=0.1, help="Length of each sample, its prompt included.")]
 Prompt = Annotated[Path | None, typer.Option(help="Sound or codes file that the samples continue.")]

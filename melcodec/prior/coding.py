@@ -227,6 +227,11 @@ def unpack(content: bytes, where: str, samples_per_code: int) -> tuple[Header, b
     return header, after[CRC_BYTES:]
 
 
+def made_with(content: bytes) -> str:
+    """The first hexadecimal digits of the fingerprint of the prior that made a ``.mlc`` file; empty where it is cut."""
+    return content[PRIOR_AT:FIXED].hex()
+
+
 def _varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:

@@ -71,7 +71,6 @@ class NGramConfig(Settings):
 
     order: int = Field(3, ge=1, le=3, description="codes per n-gram")
     min_count: int = Field(1, ge=1, description="n-grams of the highest order that occurred less often are dropped")
-    mix: bool = Field(True, description="mix them into what a network predicts, where held-out codes take fewer bits so")
 
 
 class PriorTrainConfig(Settings):
@@ -85,6 +84,7 @@ class PriorTrainConfig(Settings):
     sample_seconds: float = Field(6.0, gt=0, description="length of each sample")
     sample_every: int = Field(1_000, ge=1, description="steps between samples; the last step has some as well")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the device is fast at it")
+    weights: Literal["float32", "float16"] = Field("float32", description="type of the saved weights; float16 halves the file")
     seed: int = Field(0, ge=0, lt=1 << 32, description="random seed")
 
 

@@ -10,11 +10,12 @@ Whatever loads models of the transformers library loads the folder.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,7 +34,6 @@ from melcodec.tokens import Pattern, Tokens
 
 FACTS, TABLE, BASELINES = "prior.json", "ngram.safetensors", "baselines.safetensors"
 FORMAT, VERSION = "melcodec prior", 1
-SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)  # of the n-grams, that ``Prior.mixed`` chooses from
 TABLE_KIND, BASELINES_KIND = "ngram", "ngram baselines"
 
 
@@ -55,8 +55,6 @@ class Prior:
         network: of the transformers library, in eval mode; None: the n-grams are the prior.
         figures: what training measured, JSON values.
         baselines: n-grams of lower orders, for comparison.
-        share: weight of the n-grams in the probability of a code, beside a network: p = share p_table + (1 - share) p_network.
-            Only where every row is one code (W = 1).
     """
 
     space: CodeSpace
@@ -65,7 +63,6 @@ class Prior:
     network: torch.nn.Module | None = None
     figures: dict[str, Any] = field(default_factory=dict)
     baselines: tuple[NGram, ...] = ()
-    share: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -86,14 +83,12 @@ class Prior:
     def fingerprint(self) -> str:
         """12 hex digits of SHA-256 over everything that decides a probability."""
         digest = hashlib.sha256(json.dumps([asdict(self.space), self.pattern], sort_keys=True).encode())
-        arrays: dict[str, np.ndarray] = {}
         if self.network is not None:
-            arrays |= {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
+            arrays = {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
             digest.update(json.dumps(_deciding(self.network), sort_keys=True).encode())
-        if self.network is None or self.share:
-            counts, meta = ngram.to_arrays(self.table)
-            arrays |= counts
-            digest.update(json.dumps([meta, self.share] if self.share else meta, sort_keys=True).encode())
+        else:
+            arrays, meta = ngram.to_arrays(self.table)
+            digest.update(json.dumps(meta, sort_keys=True).encode())
         for name in sorted(arrays):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(arrays[name]).tobytes())
@@ -113,61 +108,36 @@ class Prior:
     def logits(self, codes: np.ndarray, dtype: torch.dtype = torch.float32) -> Iterator[np.ndarray]:
         """Codes (Q, N) -> float64 logits of every row given those before it, in blocks (n, V); n-grams are always float64."""
         rows = self.tokens.rows(codes)
-        table = self._table_logits(rows) if self.network is None or self.share else None
         if self.network is None:
-            assert table is not None
-            yield from table
+            growing = self.start()
+            for row in np.concatenate([np.full((1, self.tokens.width), self.tokens.begin), rows])[:-1]:
+                yield growing.next(row[None])
             return
         for block in whole_logits(self.core(dtype), self.tokens, torch.from_numpy(rows)):
-            found = block.double().numpy()
-            if table is not None:
-                found = _mixed(found, np.concatenate([next(table) for _ in found]), self.share)
-            yield found
-
-    def _table_logits(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """Rows (R, W) -> logits (1, V) of each given those before it, by the n-grams alone."""
-        growing = _GrowingTable(self.table, self.tokens, 1)
-        for row in np.concatenate([np.full((1, self.tokens.width), self.tokens.begin), rows])[:-1]:
-            yield growing.next(row[None])
+            yield block.double().numpy()
 
     def surprise(self, codes: np.ndarray) -> np.ndarray:
         """Codes (Q, N) -> (Q, N) bits of each, the length being known: -log2 of its share among the codes of its codebook."""
         if self.network is None:
             return self.table.surprise(codes)
-        bits = self._network_surprise(codes)
-        return mixed_bits(bits, self.table.surprise(codes), self.share) if self.share else bits
-
-    def _network_surprise(self, codes: np.ndarray) -> np.ndarray:
         tokens, rows, first = self.tokens, self.tokens.rows(codes), 0
         bits = np.zeros(rows.shape)
-        for block in whole_logits(self.core(torch.float32), tokens, torch.from_numpy(rows)):
+        for block in self.logits(codes):
             for column in range(tokens.width):
                 part = rows[first : first + len(block), column]
                 for book in {tokens.book(row, column) for row in range(len(tokens.sizes))}:
                     begin, size = tokens.first(book), tokens.sizes[book]
                     mine = np.flatnonzero((part >= begin) & (part < begin + size))
-                    logs = block[mine, begin : begin + size].double().log_softmax(-1).numpy()
+                    logs = torch.from_numpy(block[mine, begin : begin + size]).log_softmax(-1).numpy()
                     bits[first + mine, column] = -logs[np.arange(len(mine)), part[mine] - begin] / np.log(2)
             first += len(block)
         return tokens.by_book(bits)
 
-    def mixed(self, utterances: Sequence[np.ndarray]) -> Prior:
-        """This prior with the share of ``SHARES`` that gives codes (Q, N_i), which neither part has learned, the fewest bits."""
-        if self.network is None or self.tokens.width > 1 or not utterances:
-            return self
-        alone = np.concatenate([self._network_surprise(codes).ravel() for codes in utterances])
-        table = np.concatenate([self.table.surprise(codes).ravel() for codes in utterances])
-        bits = {share: float(mixed_bits(alone, table, share).mean()) for share in SHARES}
-        best = min(SHARES, key=lambda share: bits[share])
-        return replace(self, share=best, figures=self.figures | {"mixture_valid_bits": round(bits[best], 4)})
-
     def start(self, batch: int = 1, dtype: torch.dtype = torch.float32) -> Growing:
         """``batch`` sequences without a row."""
-        table = _GrowingTable(self.table, self.tokens, batch)
         if self.network is None:
-            return table
-        network = _GrowingNetwork(Session(self.core(dtype), batch))
-        return _GrowingMixture(network, table, self.share) if self.share else network
+            return _GrowingTable(self.table, self.tokens, batch)
+        return _GrowingNetwork(Session(self.core(dtype), batch))
 
 
 class _GrowingNetwork:
@@ -179,16 +149,8 @@ class _GrowingNetwork:
         return self.session.next(torch.from_numpy(rows)).double().numpy()
 
 
-class _GrowingMixture:
-    def __init__(self, network: _GrowingNetwork, table: _GrowingTable, share: float) -> None:
-        self.network, self.table, self.share = network, table, share
-
-    def next(self, rows: np.ndarray) -> np.ndarray:
-        return _mixed(self.network.next(rows), self.table.next(rows), self.share)
-
-
 class _GrowingTable:
-    """Histories of codes (W = 1), of which each codebook sees its own last ones."""
+    """Histories of codes (flat pattern), of which each codebook sees its own last ones."""
 
     def __init__(self, table: NGram, tokens: Tokens, batch: int) -> None:
         self.table, self.tokens = table, tokens
@@ -211,21 +173,6 @@ class _GrowingTable:
         return result
 
 
-def mixed_bits(network: np.ndarray, table: np.ndarray, share: float) -> np.ndarray:
-    """Bits of codes under a network and under n-grams -> their bits under the mixture."""
-    return -np.log2((1 - share) * np.exp2(-network) + share * np.exp2(-table))
-
-
-def _mixed(network: np.ndarray, table: np.ndarray, share: float) -> np.ndarray:
-    """Logits (n, V) of both -> of the mixture. n-grams have -inf outside each row's codebook; other tokens keep theirs."""
-    result = network.copy()
-    for line, counted in zip(result, table, strict=True):
-        mine = np.isfinite(counted)
-        total = np.logaddexp.reduce(line[mine])  # what the network gives to all codes of the codebook
-        line[mine] = total + np.log((1 - share) * np.exp(line[mine] - total) + share * np.exp(counted[mine]))
-    return result
-
-
 def _deciding(network: torch.nn.Module) -> dict[str, Any]:
     """The settings that decide what a network computes from its weights."""
     config: Any = network.config
@@ -234,16 +181,21 @@ def _deciding(network: torch.nn.Module) -> dict[str, Any]:
 
 
 def save_prior(folder: Path, prior: Prior) -> None:
-    """Write ``prior`` into ``folder``, file by file aside and renamed; other files there stay."""
+    """Write ``prior`` into ``folder``, file by file aside and renamed; other files there stay.
+
+    Weights that float16 holds without a difference, as ``rounded`` makes them, are written in float16.
+    """
     arrays, meta = ngram.to_arrays(prior.table)
     write_container(folder / TABLE, _tensors(arrays), {"kind": TABLE_KIND, **meta})
-    parts = [ngram.to_arrays(table) for table in prior.baselines]
-    named = {f"n{meta['order']}.{name}": value for arrays, meta in parts for name, value in arrays.items()}
-    write_container(folder / BASELINES, _tensors(named), {"kind": BASELINES_KIND, "models": [meta for _, meta in parts]})
+    if prior.baselines:
+        parts = [ngram.to_arrays(table) for table in prior.baselines]
+        named = {f"n{meta['order']}.{name}": value for arrays, meta in parts for name, value in arrays.items()}
+        write_container(folder / BASELINES, _tensors(named), {"kind": BASELINES_KIND, "models": [meta for _, meta in parts]})
     if prior.network is not None:
         with tempfile.TemporaryDirectory(prefix=".network.", dir=folder) as name:
-            prior.network.save_pretrained(name)  # type: ignore[operator]
+            _narrowest(prior.network).save_pretrained(name)  # type: ignore[operator]
             for path in sorted(Path(name).iterdir()):
+                path.chmod((folder / TABLE).stat().st_mode)  # safetensors lets no one else read its files
                 path.replace(folder / path.name)
     facts = {
         "format": FORMAT,
@@ -251,12 +203,26 @@ def save_prior(folder: Path, prior: Prior) -> None:
         "kind": prior.kind,
         "space": asdict(prior.space),
         "pattern": prior.pattern,
-        "share": prior.share,
         "fingerprint": prior.fingerprint,
         "figures": prior.figures,
     }
     with written_aside(folder / FACTS) as aside:
         aside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def rounded(network: torch.nn.Module) -> torch.nn.Module:
+    """A copy whose float32 weights are numbers of float16, so that its file is half as large."""
+    result = copy.deepcopy(network)
+    with torch.no_grad():
+        for weight in result.parameters():
+            weight.copy_(weight.half())
+    return result
+
+
+def _narrowest(network: torch.nn.Module) -> torch.nn.Module:
+    half = copy.deepcopy(network).half()
+    pairs = zip(half.state_dict().values(), network.state_dict().values(), strict=True)
+    return half if all(torch.equal(narrow.float(), wide) for narrow, wide in pairs) else network
 
 
 def load_prior(folder: Path) -> Prior:
@@ -272,7 +238,7 @@ def load_prior(folder: Path) -> Prior:
         table = ngram.from_arrays({name: value.numpy() for name, value in tensors.items()}, meta)
         baselines = _load_baselines(folder / BASELINES) if (folder / BASELINES).exists() else ()
         network = None if facts["kind"] == "ngram" else _load_network(folder)
-        prior = Prior(space, facts["pattern"], table, network, facts["figures"], baselines, facts.get("share", 0.0))
+        prior = Prior(space, facts["pattern"], table, network, facts["figures"], baselines)
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise MelcodecError(f"{folder}: not a prior, or damaged ({error})") from None
     if prior.fingerprint != facts["fingerprint"]:

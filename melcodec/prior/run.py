@@ -19,7 +19,7 @@ from melcodec.metrics.ngram import NAMES
 from melcodec.metrics.predictability import score
 from melcodec.prior.config import PriorConfig, load_prior_preset, read_prior_config
 from melcodec.prior.data import Sequences
-from melcodec.prior.models import FACTS, Prior, load_prior, save_prior
+from melcodec.prior.models import Prior, save_prior
 from melcodec.prior.page import write_prior_page
 from melcodec.prior.reading import CodesCorpus, check_space, held_out, read_codes
 from melcodec.prior.score import fit_tables
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from melcodec.training.engine import Engine
 
 CONFIG = "config.toml"
-MIXED_ON = 500  # held-out utterances at most that decide the share of n-grams
 PAGE_SECONDS = 120.0  # between two drawings of the run's page
 # what may change between two stops of a run: nothing that decides what is learned up to there
 FREE = {
@@ -121,21 +120,9 @@ def _train_network(
     show = samples.show if samples else hooks.show
     state = Trainer(settings, lesson, folder, engine, replace(hooks, report=report, show=show)).run()
     if engine.is_main:
-        if settings.ngram.mix and (folder / FACTS).exists():
-            mix_in(folder, valid, hooks)
         write_prior_page(folder, settings)
     engine.close()
     return state
-
-
-def mix_in(folder: Path, valid: CodesCorpus, hooks: Hooks) -> None:
-    """Give the n-grams the share in the prior of ``folder`` with which ``valid`` takes the fewest bits."""
-    prior = load_prior(folder).mixed(valid.codes[:MIXED_ON])
-    if prior.share:
-        hooks.say(
-            f"mixed with {prior.share:.0%} of the n-grams: {prior.figures['mixture_valid_bits']:.3f} bits per held-out code"
-        )
-        save_prior(folder, prior)
 
 
 def read_split(sources: Sources, settings: PriorConfig) -> tuple[CodesCorpus, CodesCorpus]:

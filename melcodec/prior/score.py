@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -24,13 +23,11 @@ def fit_tables(corpus: CodesCorpus, order: int, min_count: int = 1) -> tuple[NGr
 def score_all(
     prior: Prior, utterances: Sequence[np.ndarray], update: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Score]:
-    """Scores of uniform codes, of the prior's n-grams, of its network if it has one, and of both if they are mixed."""
+    """Scores of uniform codes, of the prior's n-grams, and of its network if it has one, in that order."""
     tables = [NGram(tuple(BookModel(size, (), ()) for size in prior.space.sizes)), *prior.baselines, prior.table]
     models: list[tuple[str, Surprise]] = [(NAMES[table.order], table.surprise) for table in tables]
     if prior.network is not None:
-        models.append((prior.kind, replace(prior, share=0.0).surprise))
-    if prior.share:
-        models.append(("mixture", prior.surprise))
+        models.append((prior.kind, prior.surprise))
     total, done = len(utterances), 0
     results = []
     for name, surprise in models:

@@ -16,22 +16,19 @@ def shipped_priors() -> dict[str, Path]:
     return {path.parent.name: path.parent for folder in FOLDERS for path in sorted(folder.glob(f"*/{FACTS}"))}
 
 
-def find_prior(name: str | Path | None, codec: str) -> Prior:
-    """The prior that ``name`` means: a folder or a shipped name; None is the shipped one for the codec's codes.
+def find_prior(name: str | Path | None, codec: str, made_with: str = "") -> Prior:
+    """The prior that ``name`` means: a folder or a shipped name; None is a shipped one for the codec's codes.
 
     Args:
         codec: fingerprint of the codec.
+        made_with: the beginning of a prior's fingerprint; of several shipped ones, that one is taken, else a network.
 
     Raises:
         MelcodecError: there is none, or it models the codes of another checkpoint.
     """
     if name is None:
-        fitting = [folder for folder in shipped_priors().values() if read_facts(folder)["space"]["fingerprint"] == codec]
-        if not fitting:
-            raise MelcodecError(
-                f"no prior for checkpoint {codec} came with melcodec", "name one with --prior; melcodec prior train"
-            )
-        return load_prior(fitting[0])
+        fitting = fitting_priors(codec)
+        return load_prior(next((folder for folder in fitting if fitting[folder].startswith(made_with)), next(iter(fitting))))
     prior = named_prior(name)
     if prior.space.fingerprint != codec:
         raise MelcodecError(
@@ -39,6 +36,20 @@ def find_prior(name: str | Path | None, codec: str) -> Prior:
             "give that checkpoint with --checkpoint, or another prior",
         )
     return prior
+
+
+def fitting_priors(codec: str) -> dict[Path, str]:
+    """The fingerprint of every shipped prior for a codec's codes, networks first, which predict better than n-grams.
+
+    Raises:
+        MelcodecError: there is none.
+    """
+    facts = {folder: read_facts(folder) for folder in shipped_priors().values()}
+    fitting = [folder for folder in facts if facts[folder]["space"]["fingerprint"] == codec]
+    if not fitting:
+        raise MelcodecError(f"no prior for checkpoint {codec} came with melcodec", "name one with --prior; melcodec prior train")
+    fitting.sort(key=lambda folder: bool(facts[folder]["kind"] == "ngram"))
+    return {folder: str(facts[folder]["fingerprint"]) for folder in fitting}
 
 
 def named_prior(name: str | Path) -> Prior:

@@ -17,7 +17,7 @@ from melcodec.errors import MelcodecError
 from melcodec.metrics.ngram import NGram
 from melcodec.prior.config import LlamaSettings, PriorConfig
 from melcodec.prior.data import Batch, Sequences
-from melcodec.prior.models import Prior, save_prior
+from melcodec.prior.models import Prior, rounded, save_prior
 from melcodec.prior.network import IGNORED, build_network, logits_of, loss_of
 from melcodec.prior.reading import CodeSpace
 from melcodec.prior.state import PriorState, state_paths
@@ -188,6 +188,7 @@ class Trainer:
         """The network as it is now, which reaches ``bits`` per held-out code."""
         figures = {**self.lesson.figures, "steps": self.state.progress.step, "valid_bits_per_code": round(bits, 4)}
         network, lesson = self.state.network.eval(), self.lesson
+        network = rounded(network) if self.config.train.weights == "float16" else network
         return Prior(lesson.space, self.tokens.pattern, lesson.table, network, figures, lesson.baselines)
 
     def _log(self) -> None:

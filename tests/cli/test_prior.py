@@ -234,12 +234,31 @@ def test_mlc_without_its_prior(cli, refused, priors, tiny, examples, tmp_path):
     assert "damaged" in refused("decode", "x.mlc", "-o", "x.npy", "--prior", priors / "ngram", *words)
 
 
-def test_a_shipped_prior_is_found_by_its_codec(cli, refused, priors, tiny, examples, tmp_path, monkeypatch):
+def test_a_shipped_prior_is_found(cli, refused, priors, tiny, examples, tmp_path, monkeypatch):
+    """By its codec, a network before n-grams; and for decoding the one that made each file."""
     monkeypatch.setattr("melcodec.prior.shipped.FOLDERS", (priors,))
     words = [*tiny, "--device", "cpu"]
     (priors / "unused").mkdir()
-    assert cli("encode", examples["nathalie_nl"], "-o", "x.mlc", "--prior", "ngram", *words).status == 0
-    assert cli("decode", "x.mlc", "-o", "x.npy", "--prior", "ngram", *words).status == 0
-    assert cli("encode", examples["nathalie_nl"], "-o", "y.mlc", *words).status == 0
-    assert cli("decode", "y.mlc", "-o", "y.npy", *words).status == 0
-    assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "y.npy").read_bytes()
+    for name, more in {"n.mlc": ["--prior", "ngram"], "l.mlc": ["--prior", "llama"], "x.mlc": []}.items():
+        assert cli("encode", examples["nathalie_nl"], "-o", f"codes/{name}", *more, *words).status == 0
+    assert (tmp_path / "codes/x.mlc").read_bytes() == (tmp_path / "codes/l.mlc").read_bytes()
+    status, _, err = cli("decode", "codes", "-o", "mels", *words)
+    assert status == 0, err
+    mels = [path.read_bytes() for path in (tmp_path / "mels").glob("*.npy")]
+    assert len(mels) == 3
+    assert len(set(mels)) == 1
+    assert "made with prior" in refused("decode", "codes/l.mlc", "-o", "x.npy", "--prior", "ngram", *words)
+
+
+def test_the_shipped_priors_compress(cli, examples, tmp_path):
+    """melcodec-base's codes of speech that no prior was trained on, below 9 bits each, by name and by default."""
+    sizes = {}
+    for name, more in {"x.mlc": [], "ngram.mlc": ["--prior", "melcodec-base-ngram"], "x.npy": []}.items():
+        status, _, err = cli("encode", examples["lj_en"], "-o", name, "--device", "cpu", *more)
+        assert status == 0, err
+        sizes[name] = (tmp_path / name).stat().st_size
+    codes = np.load(tmp_path / "x.npy").size
+    bits = {name: 8 * (size - 19) / codes for name, size in sizes.items()}
+    assert bits["x.mlc"] < bits["ngram.mlc"] - 0.3
+    assert bits["x.mlc"] < 9
+    assert cli("decode", "x.mlc", "-o", "y.npy", "--device", "cpu").status == 0

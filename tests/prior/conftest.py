@@ -58,7 +58,7 @@ def codes_folder(tmp_path_factory, tiny_checkpoint) -> Path:
 
 
 def make_prior(kind: str, sizes: tuple[int, ...] = (SIZE,), pattern: str = "flat", fingerprint: str = "0123456789ab") -> Prior:
-    """A prior with counted n-grams and, but for ngram, a network of random weights that are not small; mixture: with both."""
+    """A prior with counted n-grams and, for llama and mamba, a network of random weights that are not small."""
     import torch
 
     from melcodec.metrics import ngram
@@ -70,9 +70,8 @@ def make_prior(kind: str, sizes: tuple[int, ...] = (SIZE,), pattern: str = "flat
     network = None
     if kind != "ngram":
         torch.manual_seed(0)
-        network = build_network(NETWORKS["llama" if kind == "mixture" else kind], Tokens(sizes, pattern)).eval()
+        network = build_network(NETWORKS[kind], Tokens(sizes, pattern)).eval()
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    space, share = CodeSpace(fingerprint, sizes, 22_050, 1024), 0.3 if kind == "mixture" else 0.0
-    return Prior(space, pattern, tables[-1], network, {}, tuple(tables[:-1]), share)
+    return Prior(CodeSpace(fingerprint, sizes, 22_050, 1024), pattern, tables[-1], network, {}, tuple(tables[:-1]))

@@ -11,7 +11,6 @@ from tests.prior.conftest import SIZE, make_prior, spoken_codes
 
 pytest.importorskip("transformers")
 KINDS = [("ngram", (SIZE,), "flat"), ("llama", (SIZE,), "flat"), ("llama", (SIZE, 16), "flat"), ("llama", (SIZE, 16, 8), "delay")]
-KINDS += [("mixture", (SIZE, 16), "flat")]
 
 
 @pytest.mark.parametrize(("kind", "sizes", "pattern"), KINDS)

@@ -43,13 +43,14 @@ def run(codes_folder, folder, checkpoint, *more: str, hooks: Hooks | None = None
 
 
 def test_presets_build():
-    assert set(prior_presets()) >= {"tiny", "small", "base", "mamba", "ngram"}
+    assert set(prior_presets()) >= {"tiny", "light", "small", "base", "mamba", "ngram"}
     sizes = {}
     for name in prior_presets():
         config = load_prior_preset(name)
-        if name in ("small", "base"):
+        if name in ("light", "small", "base"):
             layer = 4 * config.model.width**2 + 3 * config.model.width * config.model.feed_forward
             sizes[name] = config.model.layers * layer / 1e6
+    assert sizes["light"] == pytest.approx(2.2, rel=0.1)
     assert sizes["small"] == pytest.approx(10, rel=0.1)
     assert sizes["base"] == pytest.approx(40, rel=0.1)
     with pytest.raises(MelcodecError, match="no preset 'smal'"):
@@ -79,7 +80,22 @@ def test_it_learns_and_the_folder_is_complete(codes_folder, tiny_checkpoint, tmp
     assert "Drawn from nothing after step 60" in page
     from transformers import AutoModelForCausalLM
 
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "prior.json").stat().st_mode  # others may read it
     assert AutoModelForCausalLM.from_pretrained(tmp_path).config.eos_token_id == prior.tokens.end
+
+
+def test_float16_halves_the_file(codes_folder, tiny_checkpoint, tmp_path):
+    more = ["train.steps=2", "train.valid_every=2"]
+    for kind in ("float32", "float16"):
+        run(codes_folder, tmp_path / kind, tiny_checkpoint, *more, f"train.weights={kind}")
+    sizes = [(tmp_path / kind / "model.safetensors").stat().st_size for kind in ("float32", "float16")]
+    assert sizes[1] < 0.6 * sizes[0]
+    wide, narrow = (load_prior(tmp_path / kind) for kind in ("float32", "float16"))
+    for name, value in narrow.network.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.allclose(value, wide.network.state_dict()[name], rtol=1e-3, atol=1e-6)
+    codes = load_codes(codes_folder / "s0/0.npz").codes
+    assert narrow.surprise(codes) == pytest.approx(wide.surprise(codes), abs=0.05)
 
 
 @pytest.mark.slow
