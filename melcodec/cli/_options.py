@@ -23,10 +23,21 @@ def folder_only(value: Path | None) -> Path | None:
 
 
 Checkpoint = Annotated[
-    str, typer.Option("--checkpoint", "-c", metavar="CHECKPOINT", help="Checkpoint: a file, a run folder, or a shipped name.")
+    str,
+    typer.Option(
+        "--checkpoint",
+        "-c",
+        metavar="CHECKPOINT",
+        help="Checkpoint: a file, a run folder, a shipped name, or user/name of the hub.",
+    ),
 ]
 CheckpointArgument = Annotated[
-    str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint: a file, a run folder, or a shipped name.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="Checkpoint: a file, a run folder, a shipped name, or user/name of the hub.",
+        show_default=False,
+    ),
 ]
 Vocoder = Annotated[
     str,

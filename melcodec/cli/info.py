@@ -46,11 +46,15 @@ def info(file: File, as_json: options.AsJSON = False) -> None:
 def describe(file: str) -> dict[str, Any]:
     """Facts about ``file``, in the order to show them; values are JSON."""
     from melcodec.formats.arrays import SUFFIXES
-    from melcodec.formats.shipped import ONNX_FACTS, find_checkpoint, is_run, shipped_names
+    from melcodec.formats.shipped import HUB_WEIGHTS, ONNX_FACTS, find_checkpoint, is_run, shipped_names
     from melcodec.formats.torchfile import describe as describe_torch_file
     from melcodec.formats.torchfile import is_torch_file
 
-    path = find_checkpoint(file) if file in shipped_names() or is_run(file) else input_file(Path(file))
+    path = (
+        find_checkpoint(file)
+        if file in shipped_names() or is_run(file) or (Path(file) / HUB_WEIGHTS).is_file()
+        else input_file(Path(file))
+    )
     if path.suffix.lower() == ".safetensors":
         from melcodec.formats.container import read_header
 

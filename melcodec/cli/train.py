@@ -26,7 +26,8 @@ Preset = Annotated[
 Init = Annotated[
     str | None,
     typer.Option(
-        metavar="CHECKPOINT", help="Checkpoint to start from: a file, a run folder, or a shipped name. It is only read."
+        metavar="CHECKPOINT",
+        help="Checkpoint to start from: a file, a run folder, a shipped name, or user/name of the hub. It is only read.",
     ),
 ]
 Tune = Annotated[

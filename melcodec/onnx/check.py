@@ -34,7 +34,7 @@ def compare(codec: Codec, folder: Path, waves: Sequence[Tensor]) -> Agreement:
     Raises:
         MelcodecError: codes differ that are no near ties, or mels or sound differ.
     """
-    encoder, decoder = session(folder / ENCODER), session(folder / DECODER)
+    encoder, decoder, vocoder = (session(folder / name) for name in (ENCODER, DECODER, VOCODER))
     lengths = np.array([len(wave) for wave in waves], np.int64)
     batch = torch.nn.utils.rnn.pad_sequence(list(waves), batch_first=True).numpy()
     together, counts = encoder.run(None, {"wave": batch, "lengths": lengths})
@@ -50,7 +50,7 @@ def compare(codec: Codec, folder: Path, waves: Sequence[Tensor]) -> Agreement:
         (mel,) = decoder.run(None, {"codes": expected.numpy(), "lengths": np.array([expected.shape[-1]])})
         ours = codec.decode_to_mel(expected)
         worst = float(np.max([worst, (torch.from_numpy(mel) - ours).abs().max()]))  # NaN stays NaN
-        check_sound(codec, session(folder / VOCODER), ours)
+        check_sound(codec, vocoder, ours)
     if not worst <= MEL_TOLERANCE:
         raise MelcodecError(f"the exported decoder's mels differ from torch's by {worst:.2g}", code="mismatch")
     seconds = float(lengths.sum() / codec.sample_rate)

@@ -64,7 +64,8 @@ def export_onnx(checkpoint: Checkpoint, vocoder: VocoderConfig, folder: Path, sp
         for graph in (ENCODER, DECODER, VOCODER):
             add_metadata(aside / graph, {METADATA_KEY: json.dumps(facts.model_dump(mode="json"), sort_keys=True)})
         folder.mkdir(exist_ok=True)
-        for graph in (ENCODER, DECODER, VOCODER, FACTS):  # the facts last: with them the folder is an export
+        (folder / FACTS).unlink(missing_ok=True)  # until all is there, the folder is no export
+        for graph in (ENCODER, DECODER, VOCODER, FACTS):
             shutil.move(aside / graph, folder / graph)
     return facts
 

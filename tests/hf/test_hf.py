@@ -73,6 +73,14 @@ def test_without_a_mask_all_samples_count(model, codec, waves):
     assert model.decode(codes).audio_values.shape == (1, 1, codec.decode(codes).shape[-1])
 
 
+def test_a_batch_as_long_as_asked(model, codec, waves):
+    batch = MelcodecFeatureExtractor()(waves[2:4], padding="max_length", max_length=11_000)
+    assert batch["input_values"].shape == (2, 1, 11_000)
+    codes = model.encode(**batch)
+    assert codes.audio_codes_mask.sum(1).tolist() == [codec.num_codes(len(wave)) for wave in waves[2:4]]
+    assert torch.equal(codes.audio_codes[0, :, :9], codec.encode(waves[2])[0])
+
+
 def test_another_rate_is_resampled_as_a_file_is(model, codec, examples):
     import soundfile
 
@@ -193,6 +201,10 @@ def test_features_refuse_what_cannot_be_meant():
     for wrong in ([], np.zeros(10, np.int16), np.zeros((2, 100), np.float32)):
         with pytest.raises(MelcodecError):
             features(wrong)
+    wave = np.zeros(10, np.float32)
+    for wrong in ({"padding": False}, {"padding": "max_length"}, {"max_length": 20}, {"padding": "max_length", "max_length": 9}):
+        with pytest.raises(MelcodecError, match=r"padding|max_length"):
+            features(wave, **wrong)
     with pytest.raises(MelcodecError, match="torch or NumPy"):
         features(np.zeros(10, np.float32), return_tensors="tf")
 
