@@ -120,7 +120,7 @@ def test_the_folder_says_what_it_is(exported, tiny_checkpoint):
         assert kinds <= {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64}
 
 
-@pytest.mark.parametrize("refine", [0, 2])
+@pytest.mark.parametrize("refine", [0, 8])
 def test_a_learned_vocoder_becomes_a_graph(tiny_checkpoint, tiny_vocoder, tmp_path, examples, refine):
     vocoder = LearnedVocoderConfig(weights=str(tiny_vocoder), refine=refine)
     checkpoint = load_checkpoint(tiny_checkpoint)
@@ -136,7 +136,7 @@ def test_a_learned_vocoder_becomes_a_graph(tiny_checkpoint, tiny_vocoder, tmp_pa
     (waves,) = session(tmp_path / "onnx" / VOCODER).run(None, {"mel": batch.numpy(), "lengths": np.array(lengths)})
     for wave, mel, length in zip(waves, mels, lengths, strict=True):
         expected = codec.vocoder(mel, length)[0].numpy()
-        assert np.abs(wave[:length] - expected).mean() < 1e-3 * np.abs(expected).mean()
+        assert np.abs(wave[:length] - expected).mean() < 1e-2 * np.abs(expected).mean()
         assert not wave[length:].any()
 
 
