@@ -156,6 +156,7 @@ except melcodec.MelcodecError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_hub(tiny_checkpoint, tmp_path):
     with hub() as (address, repositories, _):
         environment = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1"}

@@ -120,6 +120,7 @@ def test_the_folder_says_what_it_is(exported, tiny_checkpoint):
         assert kinds <= {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", [0, 8])
 def test_a_learned_vocoder_becomes_a_graph(tiny_checkpoint, tiny_vocoder, tmp_path, examples, refine):
     vocoder = LearnedVocoderConfig(weights=str(tiny_vocoder), refine=refine)
@@ -151,6 +152,7 @@ def louder(self, wave, lengths):
     return super(type(self), self).mel(wave * 1.5, lengths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "change"), [("CodesToMel", "decoder's mels"), ("MelToMagnitude", "vocoder's output")])
 def test_a_graph_that_gives_another_mel_or_sound_is_not_written(tiny_checkpoint, tmp_path, monkeypatch, name, change):
     whole = getattr(exporting, name)

@@ -32,6 +32,7 @@ def speech(examples, tmp_path, monkeypatch) -> np.ndarray:
     return wave
 
 
+@pytest.mark.slow
 def test_onnx(cli, speech, tiny_checkpoint, tmp_path):  # noqa: F811
     pytest.importorskip("onnx")
     words = commands("onnx.md")

@@ -106,6 +106,7 @@ def test_griffin_lim_in_numpy_also_across_seams(codec, golden, monkeypatch):
     assert np.abs(np.concatenate(list(other)) - expected).mean() > 0.1 * np.abs(expected).mean()
 
 
+@pytest.mark.slow
 def test_a_learned_vocoder_in_windows(tiny_checkpoint, tiny_vocoder, tmp_path, monkeypatch, examples):
     pytest.importorskip("onnx")
     from melcodec.onnx.export import export_onnx
@@ -122,6 +123,7 @@ def test_a_learned_vocoder_in_windows(tiny_checkpoint, tiny_vocoder, tmp_path, m
         assert np.abs(sound - expected).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_a_model_that_sees_all_runs_whole_and_refuses_beyond(tmp_path, examples):
     pytest.importorskip("onnx")
     from melcodec.onnx.export import export_onnx
@@ -224,6 +226,7 @@ def test_a_folder_and_a_bad_file(exported, codec, speech_folder, tmp_path, monke
     assert (tmp_path / "codes" / "a" / "0.mel.npy").is_file()
 
 
+@pytest.mark.slow
 def test_any_checkpoint_is_exported_once(tiny_checkpoint, codec, examples, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MELCODEC_CACHE", str(tmp_path / "cache"))
     command = ("encode", examples["lj_en"], "-o", tmp_path / "codes.npz", "-c", tiny_checkpoint, "--runtime", "onnx", "-f")
