@@ -163,7 +163,7 @@ class Codec:
         """
         mels = self._mels(wavs, sample_rate)
         if not mels:
-            raise MelcodecError("an empty list of waves has no mels")
+            raise MelcodecError("the list of waves is empty")
         return padded(mels)
 
     def encode_mel(self, mel: Array, lengths: Array | None = None) -> Tensor:
@@ -359,7 +359,7 @@ class Codec:
         if longest is not None and num_frames > longest:
             seconds = longest * self.frontend.hop_length / self.sample_rate
             raise MelcodecError(
-                f"longer than {seconds:.0f} s: this model sees all of a sound at once, and accepts no more",
+                f"longer than {seconds:.0f} s: this model needs the whole sound at once, and this is its limit",
                 "cut the sound, or use a model whose reach is bounded, such as backbone conv",
             )
 
@@ -382,7 +382,7 @@ class Codec:
         num_samples = inputs.whole_number(num_samples, "num_samples")
         if num_samples < 1 or self.num_codes(num_samples) != codes.shape[-1]:
             raise MelcodecError(
-                f"{codes.shape[-1]} codes do not stand for {num_samples} samples, which have {self.num_codes(num_samples)}"
+                f"{codes.shape[-1]} codes do not fit {num_samples} samples, which give {self.num_codes(num_samples)} codes"
             )
         return num_samples
 

@@ -60,7 +60,7 @@ def written_aside(path: Path, overwrite: bool = True) -> Iterator[Path]:
 
 def _explained(path: Path, error: OSError) -> MelcodecError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "free some space; what was there before is untouched"
+        hint = "free some space; what was there before is unchanged"
         return MelcodecError(f"{path}: the disk is full", hint, "unwritable")
     return MelcodecError(f"{path}: cannot be written: {error.strerror or error}", code="unwritable")
 

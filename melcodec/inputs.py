@@ -122,7 +122,7 @@ def checked_rate(sample_rate: Any) -> int:
     """``sample_rate`` as an int; MelcodecError unless it is a whole number in 4,000 .. 192,000 Hz."""
     rate = whole_number(sample_rate, "sample_rate")
     if not MIN_RATE <= rate <= MAX_RATE:
-        raise MelcodecError(f"a sample rate of {rate} Hz is outside {MIN_RATE} .. {MAX_RATE}")
+        raise MelcodecError(f"a sample rate of {rate} Hz is not between {MIN_RATE} and {MAX_RATE} Hz")
     return rate
 
 

@@ -105,7 +105,7 @@ class Pool(Generic[T, R]):
         """What happened; waits at most ``timeout`` seconds for something to happen.
 
         Raises:
-            MelcodecError: a worker raised it, which ends the work; or workers end while they start.
+            MelcodecError: a worker raised it, which ends the work; or workers stop while they start.
             OSError: likewise, such as a full disk.
         """
         left = [worker.deadline - time.monotonic() for worker in self.workers if worker.tasks]
@@ -229,7 +229,7 @@ class _Worker(Generic[T, R]):
             self.failed_starts += 1
         if self.failed_starts == STARTS:
             raise MelcodecError(
-                f"workers end while they start ({self.failure or self._cause()})",
+                f"workers stop while they start ({self.failure or self._cause()})",
                 "out of memory? try fewer workers; a script does its work under if __name__ == '__main__':",
             )
         lost = self.tasks.popleft() if self.ready and self.tasks else None

@@ -13,6 +13,9 @@ from melcodec.errors import MelcodecError, from_os
 
 SYSTEM_FOLDERS = frozenset({"lost+found", "System Volume Information", "$RECYCLE.BIN"})  # at the top of a disk; not the user's
 SHOWN_KINDS = 6  # of what was not taken
+# what melcodec itself writes beside outputs: what each was made from, and what failed
+OUTPUTS, FAILURES = ".melcodec.jsonl", "failures.jsonl"
+OWN = frozenset({OUTPUTS, FAILURES})  # neither taken nor counted
 
 
 @dataclass
@@ -61,8 +64,8 @@ class Found:
 def walk(folder: Path, wanted: Callable[[Path], bool]) -> Found:
     """Every regular file below ``folder`` that ``wanted`` says yes to.
 
-    Links are followed, though never in circles. Hidden files and folders, pipes and devices are counted and passed over;
-    so are the folders that systems keep at the top of a disk.
+    Links are followed, though never in circles. Hidden files and folders, pipes and devices are counted and passed over.
+    The folders that systems keep at the top of a disk, and the lists that melcodec writes, are passed over without being counted.
     """
     found = Found()
 
@@ -81,6 +84,8 @@ def walk(folder: Path, wanted: Callable[[Path], bool]) -> Found:
                 kept.append(name)
         folders[:] = sorted(kept)
         for name in names:
+            if name in OWN:
+                continue
             path = Path(root, name)
             if kind := _kind(path, wanted):
                 found.others[kind] += 1

@@ -149,7 +149,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_file_whole(small_disk):
     path.write_text("old")
     with pytest.raises(MelcodecError, match="the disk is full") as caught, written_aside(path) as aside:
         aside.write_bytes(bytes(1 << 17))
-    assert caught.value.hint == "free some space; what was there before is untouched"
+    assert caught.value.hint == "free some space; what was there before is unchanged"
     assert path.read_text() == "old"
     assert names(small_disk) == ["out.bin"]
 

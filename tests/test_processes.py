@@ -124,7 +124,7 @@ def test_workers_that_cannot_start(pool, monkeypatch):
     with pytest.raises(MelcodecError, match="cannot begin"):
         list(run_all(pool(1, offset=None), [("add", 1)]))
     monkeypatch.setenv("PYTHONMALLOC", "no such allocator")  # python itself will not start
-    with pytest.raises(MelcodecError, match="workers end while they start") as caught:
+    with pytest.raises(MelcodecError, match="workers stop while they start") as caught:
         list(run_all(pool(2), [("add", 1)]))
     assert "if __name__ == '__main__':" in caught.value.hint
 

@@ -13,7 +13,8 @@ from melcodec.walk import walk
 
 
 def test_what_is_not_taken_is_counted_by_kind(tmp_path):
-    names = ["a.wav", "b/c.SPH", "b/c.txt", "notes.txt", "x.TXT", "README", ".hidden.wav", ".git/x.wav", "b/x.pdf"]
+    own = [".melcodec.jsonl", "b/.melcodec.jsonl", "b/failures.jsonl"]  # of melcodec: not counted
+    names = [*own, "a.wav", "b/c.SPH", "b/c.txt", "notes.txt", "x.TXT", "README", ".hidden.wav", ".git/x.wav", "b/x.pdf"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

@@ -83,7 +83,7 @@ def survey(content: IO[bytes], start: int, magic: bytes) -> Layout:
         return Layout((Part(sound=min(sound.promised, there)),))
     if sound.streamed or sound.promised == 0 or magic not in FORMS:  # nothing but sound can follow in an au file
         return _patched(sound, start, size)
-    reason = f"the header promises {sound.promised} bytes of sound, and {more} bytes follow that it does not name"
+    reason = f"the header promises {sound.promised} bytes of sound, and {more} more bytes follow"
     return Layout((Part(),), Fault(reason, "unread", IGNORE))
 
 

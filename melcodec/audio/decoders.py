@@ -27,7 +27,7 @@ MORE = "pip install 'melcodec[av]' reads more formats; or convert it to wav or f
 @contextmanager
 def decoded(file: Path | IO[bytes], name: str) -> Iterator[OpenAudio]:
     """``file``, open; ``name`` is what messages call it, and its suffix counts where the first bytes say nothing."""
-    suffix = Path(name.partition("?")[0]).suffix.lower()  # a URL may ask something
+    suffix = Path(name.partition("?")[0]).suffix.lower()  # a URL may end with a query
     with ExitStack() as stack:
         if suffix in PYAV_SUFFIXES and not is_known(file):
             yield stack.enter_context(pyav.opened(file, name))

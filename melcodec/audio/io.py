@@ -1,7 +1,7 @@
 """Audio files: probe, load, save. Everything inside melcodec is mono float32 in [-1, 1].
 
 ``sources`` finds the bytes of a file and ``decoders`` opens them. As in XTTS, channels are averaged, then the wave is
-resampled, then clipped. Loudness is content: nothing is normalised, and what no sound can be is refused.
+resampled, then clipped. Loudness is content: nothing is normalised, and samples that cannot be sound are refused.
 
 A source is a path, ``-`` for standard input, or a URL, which fsspec opens. Of any of them a stretch (``Span``) can be
 read, and of a tar archive one ``member``.
@@ -95,7 +95,7 @@ def open_blocks(
     Args:
         span: the stretch to read; what it holds is cut at the file's own rate, before resampling.
         member: name of a file inside the tar archive ``source``.
-        keep: end without complaint where the file is damaged, or ends too early.
+        keep: end without an error where the file is damaged, or ends too early.
         resample: what changes the rate; ``resample_without_torch`` where torch is not to be imported.
 
     Memory stays bounded whatever the file's length. Reading the stream raises what ``read_blocks`` raises.
@@ -116,7 +116,7 @@ def read_blocks(source: Source, sample_rate: int, span: Span = WHOLE, member: st
 
 
 class StretchReader:
-    """Reads stretch after stretch as ``read_blocks`` does, and stays in the file where it cannot seek.
+    """Reads stretch after stretch as ``read_blocks`` does, and keeps its place in files in which it cannot seek.
 
     Lossy formats are decoded from the beginning of the file; an hour of mp3 cut into 700 utterances, in order, is so
     decoded once and not 350 times. Close it when done.
@@ -193,9 +193,9 @@ def _open(source: Source, member: str = "") -> Iterator[OpenAudio]:
 
 def _check_header(info: AudioInfo) -> None:
     if not MIN_RATE <= info.sample_rate <= MAX_RATE:
-        raise MelcodecError(f"{info.path}: a sample rate of {info.sample_rate} Hz is outside {MIN_RATE} .. {MAX_RATE}")
+        raise MelcodecError(f"{info.path}: a sample rate of {info.sample_rate} Hz is not between {MIN_RATE} and {MAX_RATE} Hz")
     if info.channels > MAX_CHANNELS:
-        raise MelcodecError(f"{info.path}: {info.channels} channels; at most {MAX_CHANNELS} are mixed down")
+        raise MelcodecError(f"{info.path}: {info.channels} channels; at most {MAX_CHANNELS} are supported")
 
 
 def _stretch(
@@ -214,10 +214,10 @@ def _stretch(
 def _check_span(info: AudioInfo, span: Span) -> None:
     length = 1.0 if span.duration is None else span.duration
     if not (math.isfinite(span.start) and span.start >= 0 and math.isfinite(length)):
-        raise MelcodecError(f"{info.path}: {span.start} + {span.duration} s is no stretch of a file")
+        raise MelcodecError(f"{info.path}: {span.start} + {span.duration} s is not a segment of a file")
     first, stop = span.samples(info.sample_rate)
     if stop is not None and stop <= first:
-        raise MelcodecError(f"{info.path}: the stretch {span} holds no samples", code="too-short")
+        raise MelcodecError(f"{info.path}: the segment {span} holds no samples", code="too-short")
 
 
 def _checked_mono(file: OpenAudio, span: Span, keep: bool) -> Iterator[np.ndarray]:
@@ -242,7 +242,7 @@ def _checked_mono(file: OpenAudio, span: Span, keep: bool) -> Iterator[np.ndarra
         raise MelcodecError(f"{info.path}: holds no samples", code="too-short")
     if came == 0 or (stop is not None and stop - file.position > SLOPPY_SECONDS * info.sample_rate):
         end = file.position / info.sample_rate
-        raise MelcodecError(f"{info.path}: the stretch {span} lies past the end at {end:.2f} s", code="truncated")
+        raise MelcodecError(f"{info.path}: the segment {span} lies past the end at {end:.2f} s", code="truncated")
 
 
 def _out_of_range(info: AudioInfo, mono: np.ndarray, start: int) -> MelcodecError:
@@ -253,7 +253,7 @@ def _out_of_range(info: AudioInfo, mono: np.ndarray, start: int) -> MelcodecErro
         return MelcodecError(f"{info.path}: NaN or infinity at {bad:.3f} s", "repair or leave out the file", "nan")
     worst = int(np.abs(mono).argmax())
     at = (start + worst) / info.sample_rate
-    reason = f"a sample of {mono[worst]:.6g} at {at:.3f} s: full scale is 1, and more than {LOUDEST:g} is no sound"
+    reason = f"a sample of {mono[worst]:.6g} at {at:.3f} s: full scale is 1, and values above {LOUDEST:g} are refused"
     hint = "if its samples are integers written as floats, divide them by 32768 (16 bits) or 8388608 (24 bits)"
     return MelcodecError(f"{info.path}: {reason}", hint, "unreadable")
 

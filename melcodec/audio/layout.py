@@ -138,7 +138,7 @@ def content_of(file: Path | IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 def past_tags(content: IO[bytes]) -> int:
-    """Go to where the ID3v2 tags end that a file begins with."""
+    """Move to the end of the ID3v2 tags at the beginning of a file."""
     at = content.seek(0)
     while (tag := content.read(10))[:3] == b"ID3" and len(tag) == 10:
         at += id3_size(tag)

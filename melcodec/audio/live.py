@@ -107,7 +107,7 @@ def live_blocks(stream: IO[bytes], form: LiveFormat) -> Iterator[np.ndarray]:
     if left:
         raise MelcodecError(f"{NAME}: ends {left // width} samples before the length that its header says", code="truncated")
     if left == 0 and (after := _read(stream, 4)) and not after.isalnum() and after.strip(b" \0"):
-        raise MelcodecError(f"{NAME}: goes on after the length that its header says", code="damaged")
+        raise MelcodecError(f"{NAME}: has more data than its header says", code="damaged")
 
 
 def _format(body: bytes) -> LiveFormat | None:
@@ -124,9 +124,9 @@ def _format(body: bytes) -> LiveFormat | None:
 
 def _checked(form: LiveFormat) -> LiveFormat:
     if not MIN_RATE <= form.sample_rate <= MAX_RATE:
-        raise MelcodecError(f"{NAME}: a sample rate of {form.sample_rate} Hz is outside {MIN_RATE} .. {MAX_RATE}")
+        raise MelcodecError(f"{NAME}: a sample rate of {form.sample_rate} Hz is not between {MIN_RATE} and {MAX_RATE} Hz")
     if not 1 <= form.channels <= MAX_CHANNELS:
-        raise MelcodecError(f"{NAME}: {form.channels} channels; 1 to {MAX_CHANNELS} are mixed down")
+        raise MelcodecError(f"{NAME}: {form.channels} channels; 1 to {MAX_CHANNELS} are supported")
     return form
 
 

@@ -95,7 +95,7 @@ def survey(content: IO[bytes], start: int) -> Layout:
     walk.go()
     runs, tag, fault = walk.runs, walk.tag or Tag(None, None), walk.fault
     if not runs and walk.tag is None:
-        reason = "holds no frame of MPEG audio whose length is written in it"  # such as those of a free format
+        reason = "holds no frame of MPEG audio that states its length"  # such as those of a free format
         return Layout((), Fault(reason, "unread", CONVERT))
     total = sum(run.frames for run in runs)
     if tag.frames is not None and (fault is None or fault.kind == "truncated"):
@@ -216,18 +216,18 @@ class _Walk:
         return stop
 
     def _beside(self, at: int, frame: Frame | None) -> int:
-        """Go past what is no frame at byte ``at``: a tag, or nothing but the end; anything else is a fault."""
+        """Skip what is not a frame at byte ``at``: a tag, or nothing but the end; anything else is a fault."""
         if skipped := self._foreign(at):
             return at + skipped
         following = self._resynchronised(at + 1)
         if not self.runs and self.tag is None:
             return following or self._size
         if following:
-            self.fault = Fault("there are bytes that are no frame of MPEG audio", "damaged", RESCUE)
+            self.fault = Fault("there are bytes that are not a frame of MPEG audio", "damaged", RESCUE)
         elif self.runs and frame is not None and frame.kind == self.runs[-1].kind:
             self.fault = Fault("the file ends inside a frame of MPEG audio", "truncated")
         elif self._size - at > ROOM:
-            self.fault = Fault(f"its last {self._size - at} bytes are no MPEG audio", "truncated")
+            self.fault = Fault(f"its last {self._size - at} bytes are not MPEG audio", "truncated")
         return self._size
 
     def _foreign(self, at: int) -> int:

@@ -84,28 +84,28 @@ def survey(content: IO[bytes], start: int) -> Layout:
 
 
 def _take(links: list[dict[int, Stream]], page: Page) -> Fault | None:
-    """Give ``page`` to its stream; what is wrong if that has none, or not that page next."""
+    """Add ``page`` to its stream; returns what is wrong if there is none, or if a page before it is missing."""
     if page.flags & BEGINS:
         if not links or page.serial in links[-1] or any(stream.count > 1 for stream in links[-1].values()):
-            links.append({})  # streams that lie side by side all begin before any of them goes on
+            links.append({})  # streams side by side all begin before the second page of any of them
         codec = next((name for magic, name in CODECS.items() if page.head.startswith(magic)), "")
         links[-1][page.serial] = Stream(codec, page.number)
     stream = links[-1].get(page.serial) if links else None
     if stream is None:
-        return Fault("a page of Ogg belongs to a stream whose beginning is not there", "damaged", RESCUE)
+        return Fault("an Ogg page belongs to a stream whose beginning is missing", "damaged", RESCUE)
     if not page.flags & BEGINS and page.number != (stream.number + 1) & 0xFFFF_FFFF:
-        return Fault(f"page {page.number} of Ogg follows page {stream.number}: pages are missing", "damaged", RESCUE)
+        return Fault(f"Ogg page {page.number} follows page {stream.number}: pages are missing", "damaged", RESCUE)
     stream.take(page)
     return None
 
 
 def _open_end(links: list[dict[int, Stream]], pages: _Pages) -> Fault | None:
-    """What is wrong when the last page is not the last of its stream. Encoders that forget the flag are forgiven."""
+    """What is wrong when pages of the last stream are missing. A missing end flag alone is accepted."""
     last = links[-1].get(pages.serial) if links else None
     if last is None or last.ended:
         return None
     if pages.rest.rstrip(b"\0") in (b"O", b"Og", b"Ogg") or (not pages.rest and last.goes_on):
-        return Fault("the last page of Ogg goes on in another, which is not there", "truncated")
+        return Fault("the last Ogg page continues in another page, which is missing", "truncated")
     return None
 
 
@@ -139,17 +139,17 @@ class _Pages:
         self._after(at, header)
 
     def _after(self, at: int, header: bytes) -> None:
-        """Judge what follows the last page, at byte ``at``: tags and zeros are no sound, another page is."""
+        """Check what follows the last page, at byte ``at``: tags and zeros are no sound, another page is."""
         self.rest = header
         if header.startswith(MAGIC):
-            self.fault = Fault("the file ends inside a page of Ogg", "truncated")
+            self.fault = Fault("the file ends inside an Ogg page", "truncated")
         elif self._next_page(at + 1):
-            self.fault = Fault("there are bytes between two pages of Ogg that belong to none", "damaged", RESCUE)
+            self.fault = Fault("there are bytes between two Ogg pages that belong to neither", "damaged", RESCUE)
 
     def _damage(self, at: int, whole: bool) -> Fault:
         if self._next_page(at + len(MAGIC)):
-            return Fault("the checksum of a page of Ogg is wrong", "damaged", RESCUE)
-        return Fault("the last page of Ogg is not whole" if whole else "the file ends inside a page of Ogg", "truncated")
+            return Fault("the checksum of an Ogg page is wrong", "damaged", RESCUE)
+        return Fault("the last Ogg page is incomplete" if whole else "the file ends inside an Ogg page", "truncated")
 
     def _next_page(self, at: int) -> bool:
         """Whether a page begins at byte ``at`` or later."""

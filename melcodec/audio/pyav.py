@@ -61,7 +61,7 @@ def opened(file: Path | IO[bytes], name: str) -> Iterator[OpenAudio]:
             reason = f"holds {len(streams)} streams of audio" if streams else "holds no audio stream"
             raise Fault(reason, "unread", CHOOSE if streams else None).error(name, 0)
         if container.format.name == MP4 and _movies(file) > 1:
-            raise Fault("another file follows the first one", "unread", "take them apart first").error(name, 0)
+            raise Fault("another file follows the first one", "unread", "separate them first").error(name, 0)
         stream = streams[0]
         info = AudioInfo(name, stream.rate, stream.channels, None, container.format.name, stream.codec.name)
         yield OpenAudio(info, _blocks(container, stream, info))
@@ -101,7 +101,7 @@ class _DamagedError(Exception):
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    """Every decoded frame; ffmpeg goes on after most errors and only logs them, this does not."""
+    """Every decoded frame up to the first error; ffmpeg alone continues after most errors and only logs them."""
     import av
     import av.logging as log
 
@@ -123,7 +123,7 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
             return
         own = [text.strip() for _, source, text in said if source in (container.format.name, stream.codec.name)]
         if own or packet.is_corrupt:
-            raise _DamagedError(own[0] if own else "a packet is not whole")
+            raise _DamagedError(own[0] if own else "a packet is incomplete")
         yield from frames
 
 
@@ -174,7 +174,7 @@ class _Clock:
 
 
 def _for_pyav(file: Path | IO[bytes], stack: ExitStack) -> str | IO[bytes]:
-    """``file`` as PyAV takes it: names that are not UTF-8 it does not take."""
+    """``file`` in a form that PyAV opens: not as a name, unless that is UTF-8."""
     if not isinstance(file, Path):
         file.seek(0)
         return file

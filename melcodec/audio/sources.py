@@ -46,7 +46,7 @@ def opened(source: Source, member: str = "") -> Iterator[Path | IO[bytes]]:
         OSError: the folder for temporary files is full.
     """
     if not isinstance(source, (str, Path)) and not hasattr(source, "read"):
-        message = f"{type(source).__name__} where the name of a file belongs"
+        message = f"{type(source).__name__} given where a file name is expected"
         raise MelcodecError(message, "a path, a URL, or a file opened for reading in binary mode; bytes: io.BytesIO(data)")
     streamed = _streamed(source, member)
     if streamed is None:

@@ -117,7 +117,9 @@ def load_mel_norms(path: Path, n_mels: int = N_MELS) -> tuple[float, ...]:
     except MelcodecError:
         raise
     except Exception:  # bytes that are no pickle raise whatever they happen to decode to
-        raise MelcodecError(f"{path}: holds no mel norms", f"{n_mels} numbers, as melcodec mel-stats writes them") from None
+        raise MelcodecError(
+            f"{path}: holds no mel norms", f"expected: {n_mels} numbers, as melcodec mel-stats writes them"
+        ) from None
 
 
 def checked_norms(norms: Any, where: str, n_mels: int = N_MELS) -> tuple[float, ...]:
@@ -137,7 +139,7 @@ def checked_norms(norms: Any, where: str, n_mels: int = N_MELS) -> tuple[float, 
 def _suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise MelcodecError(f"{path}: mel norms are not kept as '{suffix}'", f"use one of {', '.join(SUFFIXES)}")
+        raise MelcodecError(f"{path}: mel norms cannot be stored as '{suffix}'", f"use one of {', '.join(SUFFIXES)}")
     return suffix
 
 

@@ -1,1 +1,1 @@
-"""The command line: it translates words and prints; the library works. stdout is data, stderr is talk."""
+"""The command line: it reads options, calls the library and prints. stdout is data, stderr is talk."""

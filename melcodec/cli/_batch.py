@@ -1,26 +1,25 @@
-"""Doing many files: failures are collected, named and counted, and never take another file's result with them."""
+"""Doing many files: failures are collected, named and counted, and do not affect other files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from melcodec.cli._console import say
+from melcodec.cli._console import progress, say
 from melcodec.cli._options import Job, Jobs
-from melcodec.errors import MelcodecError
+from melcodec.errors import MelcodecError, from_os
 from melcodec.files import written_aside
 from melcodec.formats.container import read_header
 from melcodec.formats.shipped import find_checkpoint
 from melcodec.store import outputs
 from melcodec.store.outputs import LIST, Recipe, State, differences, entries, others, state
-
-FAILURES = "failures.jsonl"
+from melcodec.walk import FAILURES
 
 
 @dataclass
@@ -75,7 +74,7 @@ class Tally:
             found = state(job.target, job.source, self.recipe, _detail(job))
         except OSError:  # such as too long a name: that is this file's failure, and comes later
             return "absent"
-        hint = "add -f to make all anew, or give another output folder"
+        hint = "add -f to make all of them again, or give another output folder"
         if found == "other":
             before = entries(job.target.parent)[job.target.name].recipe
             raise self._mixture(job.target, differences(before, self.recipe), hint)
@@ -97,6 +96,19 @@ class Tally:
         if not self.jobs.single:
             outputs.note(job.target, job.source, self.recipe, facts, _detail(job))
 
+    def each(self, todo: Sequence[Job], label: str, work: Callable[[Job], str]) -> None:
+        """Do ``work`` on every job: failures are noted, and what it says of a single job is shown."""
+        with progress(label) as update:
+            for index, job in enumerate(todo, start=1):
+                try:
+                    said = work(job)
+                    self.done += 1
+                    if self.jobs.single:
+                        say(f"{job.target}: {said}")
+                except (MelcodecError, OSError) as error:
+                    self.fail(job.source, from_os(error) if isinstance(error, OSError) else error)
+                update(index, len(todo))
+
     def fail(self, source: Path, error: MelcodecError) -> None:
         """Note a failure; a single job's failure is the command's."""
         if self.jobs.single:
@@ -104,13 +116,15 @@ class Tally:
         self.failures.append((source, error))
 
     def finish(self, what: str) -> None:
-        """Say what was done; write the failures file; exit with 1 when anything failed."""
+        """Say what was done; write the failures file; exit with 1 when anything failed. A single job needs none of that."""
+        if self.jobs.single:
+            return
         self.failures += self.jobs.found.closed.items()
-        kept = f", {self.kept} existed already and were kept (-f makes them anew)" if self.kept else ""
+        kept = f", {self.kept} existed already and were kept (-f makes them again)" if self.kept else ""
         if self.outdated:
             kept += f"; {self.outdated} were outdated: their inputs have changed since"
         if self.unlisted:
-            kept += f"; of those kept, {self.unlisted} are not listed in {LIST}: nothing tells what they were made from"
+            kept += f"; of those kept, {self.unlisted} are not listed in {LIST}: it is not known what they were made from"
         say(f"{self.done} {what}{kept}")
         if passed_over := self.jobs.found.not_taken(self.jobs.wanted):
             say(passed_over)
@@ -152,15 +166,28 @@ def recipe(command: str, checkpoint: str, **settings: Any) -> Recipe:
             **settings,
         }
     path = find_checkpoint(checkpoint)
-    if command == "encode":
-        made_by = {"fingerprint": read_header(path)[0].get("fingerprint")}
-    else:
-        made_by = {"checkpoint": hashlib.sha256(path.read_bytes()).hexdigest()[:12]}
+    made_by = {"fingerprint": read_header(path)[0].get("fingerprint")} if command == "encode" else {"checkpoint": _digest(path)}
     return {"command": command, **made_by, **settings}
+
+
+def sound_of(vocoder: str) -> str:
+    """What ``vocoder`` names, as a recipe holds it: its settings, or the content of its weights, which training changes."""
+    from melcodec.config import LearnedVocoderConfig
+    from melcodec.vocoder.choice import choose_vocoder, find_vocoder
+
+    chosen = choose_vocoder(vocoder)
+    changed = chosen.model_dump(exclude_defaults=True, exclude={"kind"})
+    if isinstance(chosen, LearnedVocoderConfig):
+        changed["weights"] = _digest(find_vocoder(chosen.weights))
+    return " ".join([chosen.kind, *(f"{name}={value}" for name, value in sorted(changed.items()))])
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def say_unknown(files: Sequence[object], what: str = "whether this checkpoint made the codes") -> None:
     """Say which codes files do not tell which checkpoint made them, and ``what`` is therefore not known."""
     if files:
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-        say(f"note: {files[0]}{more}: no fingerprint, so nothing tells {what}; .npz and .safetensors codes carry one")
+        say(f"note: {files[0]}{more}: no fingerprint, so it is not known {what}; .npz and .safetensors codes carry one")

@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from melcodec.errors import MelcodecError
+
+PLAIN_SECONDS = 60.0  # between lines of progress when stderr is not a terminal
 
 
 def say(text: str) -> None:
@@ -32,9 +35,9 @@ def say_error(error: MelcodecError) -> None:
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal and silence elsewhere; yields ``update(done, total)``."""
+    """A bar on a terminal and, when it takes long, a line a minute elsewhere; yields ``update(done, total)``."""
     if not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield Lines(label).update
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -43,6 +46,29 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class Lines:
+    """A line a minute that says how much is done and how long the rest takes."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.began = self.said = time.monotonic()
+
+    def update(self, done: int, total: int) -> None:
+        """Say it, unless that was said less than a minute ago or everything is done."""
+        now = time.monotonic()
+        if 0 < done < total and now - self.said >= PLAIN_SECONDS:
+            self.said = now
+            say(f"{self.label}: {done} of {total}, {in_time((now - self.began) / done * (total - done))} left")
+
+
+def in_time(seconds: float) -> str:
+    """``45 s``, ``12 min`` or ``3 h 5 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager
@@ -75,7 +101,7 @@ def stop_on_signals() -> Iterator[list[int]]:
 
 
 def _leave_terminal() -> None:
-    """Send what goes to a terminal that is gone nowhere: it would be an error, in the middle of the last work."""
+    """Discard what would be written to a closed terminal: that would be an error while the last state is saved."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         with suppress(OSError):  # it is closed

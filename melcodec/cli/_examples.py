@@ -1,4 +1,4 @@
-"""What ends every --help: commands that can be typed as they are; and help that fits any width."""
+"""The examples at the end of every --help, and help texts that fit any width."""
 
 from __future__ import annotations
 

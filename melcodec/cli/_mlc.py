@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from melcodec.cli._options import MLC, named
 from melcodec.errors import MelcodecError
 
 if TYPE_CHECKING:
     from melcodec.prior.models import Prior
     from melcodec.store.codes import Codes
 
-MLC = ".mlc"
 PriorOption = Annotated[
     str | None,
-    typer.Option("--prior", help="For .mlc files: folder that melcodec prior train wrote, or the name of a shipped one."),
+    typer.Option(
+        "--prior",
+        metavar="PRIOR",
+        help="For .mlc files: folder that melcodec prior train wrote, or the name of a shipped one.",
+        callback=named,
+    ),
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,27 +22,23 @@ def folder_only(value: Path | None) -> Path | None:
     return value
 
 
-Checkpoint = Annotated[
-    str,
-    typer.Option(
-        "--checkpoint",
-        "-c",
-        metavar="CHECKPOINT",
-        help="Checkpoint: a file, a run folder, a shipped name, or user/name of the hub.",
-    ),
-]
-CheckpointArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="CHECKPOINT",
-        help="Checkpoint: a file, a run folder, a shipped name, or user/name of the hub.",
-        show_default=False,
-    ),
-]
+def named(param: typer.CallbackParam, value: Any) -> Any:
+    """Refuse ``-`` for an option or argument that takes the name of a file or folder, before anything looks for such a file."""
+    if any(is_standard(item) for item in (value if isinstance(value, list | tuple) else [value])):
+        name = param.opts[0] if param.param_type_name == "option" else param.metavar
+        raise MelcodecError(f"{name} -: standard input and output cannot be used here", "give the name of a file or folder")
+    return value
+
+
+MLC = ".mlc"  # the suffix of entropy-coded codes
+CHECKPOINT = "Checkpoint: a file, a run folder, a shipped name, or user/name of the hub."
+Checkpoint = Annotated[str, typer.Option("--checkpoint", "-c", metavar="CHECKPOINT", help=CHECKPOINT, callback=named)]
+CheckpointArgument = Annotated[str, typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT, show_default=False, callback=named)]
 Vocoder = Annotated[
     str,
     typer.Option(
-        help="What makes sound: griffin-lim, a file or run folder of melcodec vocoder train, or a .toml file with settings."
+        help="Vocoder: griffin-lim, a file or run folder of melcodec vocoder train, or a .toml file with settings.",
+        callback=named,
     ),
 ]
 Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda, cuda:N or mps.")]
@@ -55,7 +51,14 @@ OptionalOutput = Annotated[
 FolderOutput = Annotated[
     Path, typer.Option("--output", "-o", metavar="OUT", help="Output folder.", show_default=False, callback=folder_only)
 ]
-AnyCheckpoint = Annotated[bool, typer.Option("--any-checkpoint", help="Decode codes that another checkpoint made.")]
+
+
+def run_folder(default: str) -> Any:
+    """The option that names the folder of a training; ``default`` describes the one that is taken without it."""
+    return typer.Option("--output", "-o", metavar="OUT", help="Output folder.", show_default=default, callback=folder_only)
+
+
+AnyCheckpoint = Annotated[bool, typer.Option("--any-checkpoint", help="Decode codes even if another checkpoint made them.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Number of files that are processed together.")]
 NumWorkers = Annotated[
     int, typer.Option(min=0, help="Number of workers that read and process files; 0: as many as suit this machine.")
@@ -69,7 +72,9 @@ Assignments = Annotated[
 ]
 Config = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="TOML file of settings, in place of a preset or the defaults.", show_default=False),
+    typer.Option(
+        metavar="FILE", help="TOML file of settings, in place of a preset or the defaults.", show_default=False, callback=named
+    ),
 ]
 Resume = Annotated[
     bool | None,
@@ -82,15 +87,17 @@ Resume = Annotated[
 MelStats = Annotated[
     Path | None,
     typer.Option(
-        "--mel-stats", metavar="FILE", help="Norms of the mel bands, from melcodec mel-stats or XTTS.", show_default=False
+        "--mel-stats",
+        metavar="FILE",
+        help="Norms of the mel bands, from melcodec mel-stats or XTTS.",
+        show_default=False,
+        callback=named,
     ),
 ]
 SOURCES = "folders, audio files, quoted patterns ('data/**/*.flac'), or lists: JSONL, CSV, wav.scp, lhotse cuts, tar"
-Inputs = Annotated[
-    list[Path], typer.Argument(metavar="IN...", help=f"Speech: {SOURCES}; - is standard input.", show_default=False)
-]
-Data = Annotated[list[str], typer.Argument(metavar="DATA...", help=f"Speech: {SOURCES}.", show_default=False)]
-OptionalData = Annotated[list[str] | None, typer.Argument(metavar="[DATA]...", help=f"Speech: {SOURCES}.", show_default=False)]
+Inputs = Annotated[list[Path], typer.Argument(metavar="IN", help=f"Speech: {SOURCES}; - is standard input.", show_default=False)]
+Data = Annotated[list[str], typer.Argument(metavar="DATA", help=f"Speech: {SOURCES}.", show_default=False)]
+OptionalData = Annotated[list[str] | None, typer.Argument(metavar="DATA", help=f"Speech: {SOURCES}.", show_default=False)]
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,7 @@ def plan_jobs(
     listed = [wanted == "audio" and is_list(item) for item in inputs]
     single = len(inputs) == 1 and not inputs[0].is_dir() and not listed[0]
     if not single and (is_standard(output) or any(map(is_standard, inputs))):
-        raise MelcodecError("- stands for one file, and here are several", "give folders, or one file")
+        raise MelcodecError("- stands for one file, but several are given", "give folders, or one file")
     if single and wanted == "codes":
         inputs = [input_file(inputs[0])]
     if single and output is not None and is_standard(output):
@@ -222,7 +229,6 @@ def wanted_files(wanted: Literal["audio", "codes"]) -> Callable[[Path], bool]:
         from melcodec.audio.io import is_audio
 
         return is_audio
-    from melcodec.cli._mlc import MLC
     from melcodec.store.codes import is_codes
 
     return lambda path: is_codes(path) or path.suffix.lower() == MLC

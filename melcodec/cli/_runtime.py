@@ -25,8 +25,8 @@ TORCH, ONNX = "torch", "onnx"
 Runtime = Annotated[
     str,
     typer.Option(
-        help="What computes: torch, or onnx, which starts faster. Its checkpoint is a folder of melcodec export-onnx, or any "
-        "other, which is then exported once."
+        help="Library that computes: torch, or onnx, which starts faster and takes a folder of melcodec export-onnx, or another "
+        "checkpoint, which is then exported once."
     ),
 ]
 

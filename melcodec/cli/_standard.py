@@ -30,7 +30,7 @@ class Closed(io.TextIOBase):
 
 
 def mend_streams() -> None:
-    """Give closed standard streams something to lead to, so that no file that is opened later takes their place."""
+    """Open the null device for closed standard streams, so that no file that is opened later takes their numbers."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)

@@ -34,8 +34,8 @@ def bench(
 ) -> None:
     """Measure encode, decode, vocoder and training on this machine, with synthetic sound, and say what limits each.
 
-    Each is set beside what the machine does with nothing but a matrix product (GEMM), a copy of memory, or the start of
-    an operation. A stage that is near one of these cannot do the same work much faster here.
+    Each stage is compared with the fastest that this machine can multiply matrices (GEMM), copy memory, and start operations.
+    A stage that is close to one of these limits cannot run much faster here.
     """
     from melcodec.bench.machine import describe_machine
     from melcodec.bench.run import measure
@@ -46,7 +46,7 @@ def bench(
     codec = Codec.from_pretrained(checkpoint, device, vocoder)
     machine = describe_machine(codec.device)
     if machine.busy:
-        say(f"{machine.load} processes want the {machine.cores} cores; the figures will be too low, by more than a fair share")
+        say(f"{machine.load} processes compete for the {machine.cores} cores: the figures will be too low")
     with progress("measuring") as update:
         figures = measure(codec, settings, update)
     asked = {
@@ -61,7 +61,9 @@ def bench(
         return
     print(in_words(machine))
     print(f"{checkpoint}, {seconds:g} s of speech, median of {repeats}")
-    print("on the right: the share of the bare GEMM and of the bare copy, and of the time that starts operations")
+    print(
+        "GEMM, copy: shares of the fastest matrix product and memory copy here; starts: share of time spent starting operations"
+    )
     print()
     show([cells(figure) for figure in figures])
     print()

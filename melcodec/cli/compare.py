@@ -15,8 +15,13 @@ from melcodec.cli.evaluate import command_line
 if TYPE_CHECKING:
     from melcodec.evaluation.compare import Comparison
 
-A = Annotated[str, typer.Argument(metavar="A", help="Before: a checkpoint, or a folder of codes.", show_default=False)]
-B = Annotated[str, typer.Argument(metavar="B", help="After: another of the same kind.", show_default=False)]
+A = Annotated[
+    str,
+    typer.Argument(metavar="A", help="Before: a checkpoint, or a folder of codes.", show_default=False, callback=options.named),
+]
+B = Annotated[
+    str, typer.Argument(metavar="B", help="After: another of the same kind.", show_default=False, callback=options.named)
+]
 Report = Annotated[
     Path | None,
     typer.Option(
@@ -69,7 +74,7 @@ def in_words(found: Comparison) -> str:
     from melcodec.evaluation.compare import verdict
 
     lines = [*verdict(found), "", f"{found.files} files, {found.codes} codes: {found.exact:.1%} the same"]
-    lines[-1] += f", {found.matched:.1%} after the best renumbering (known for {found.covered:.1%})"
+    lines[-1] += f", {found.matched:.1%} after the best renumbering, which is known for {found.covered:.1%} of them"
     if found.moved:
         lines += ["", "most moved codes (codebook: before > after, times, share of before)"]
         lines += [f"  {m.codebook}: {m.before:>5} > {m.after:<5} {m.count:>7} {m.share:>7.1%}" for m in found.moved]

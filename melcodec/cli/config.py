@@ -10,18 +10,22 @@ import typer
 
 from melcodec.cli import _options as options
 from melcodec.cli._console import say
+from melcodec.cli._standard import input_file, plain
 
 Name = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        help="A preset, or a group that comes in several kinds, as model.quantizer.",
+        help="A preset, or a group of settings that has several kinds, such as model.quantizer.",
         show_default=False,
     ),
 ]
-File = Annotated[Path, typer.Argument(metavar="FILE", help="Settings in TOML, as --config takes them.", show_default=False)]
+File = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="Settings in TOML, as --config takes them; - is standard input.", show_default=False),
+]
 
-config_app = typer.Typer(no_args_is_help=True, help="Settings of a training run: presets, all keys, and what is wrong in a file.")
+config_app = typer.Typer(no_args_is_help=True, help="Settings of a training run: list presets, explain every key, check a file.")
 
 
 @config_app.command("list")
@@ -39,13 +43,13 @@ def config_list(as_json: options.AsJSON = False) -> None:
     for kind, comments in found.items():
         for name, comment in comments.items():
             print(f"{kind:<9}  {name:<13}  {comment}")
-    say("hint: melcodec config show base > run.toml begins a file of your own")
+    say("hint: melcodec config show base > run.toml writes a file that you can edit")
     say(f"hint: --set GROUP=NAME takes a recipe; the groups are {', '.join(RECIPE_GROUPS)}")
 
 
 @config_app.command("show")
 def config_show(name: Name, assignments: options.Assignments = None) -> None:
-    """Print a preset as TOML: every key, its value and what it means. Or every kind of a group, with its settings."""
+    """Print a preset as TOML with the meaning of every key, or all kinds of a group such as model.quantizer."""
     from melcodec.config import kinds_of, load_preset, preset_names, to_toml, with_overrides
 
     if name not in preset_names() and (name == "vocoder" or name.startswith("model.")):
@@ -61,7 +65,8 @@ def config_check(file: File) -> None:
     """Read a file of settings as melcodec train --config does, and print what differs from the defaults."""
     from melcodec.config import RunConfig, flat, parse, read_toml
 
-    settings = parse(RunConfig, read_toml(file), str(file))
+    file = input_file(file)
+    settings = parse(RunConfig, read_toml(file), plain(str(file)))
     defaults = flat(RunConfig().model_dump())
     different = [(key, value) for key, value in flat(settings.model_dump()).items() if value != defaults.get(key)]
     for key, value in different:

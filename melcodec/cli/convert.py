@@ -61,7 +61,7 @@ def import_xtts(
     report = read(file, mel_stats)
     save_checkpoint(output, report.checkpoint, overwrite=overwrite)
     model = report.checkpoint.config
-    say(f"sha256 {report.sha256}: {report.known or 'not a file that melcodec knows'}")
+    say(f"sha256 {report.sha256}: {report.known or 'not one of the official files'}")
     say(
         f"K {model.quantizer.sizes[0]}, D {model.dim}, hidden {model.backbone.hidden}, "
         f"{model.backbone.num_blocks} residual blocks"
@@ -80,7 +80,7 @@ def _imported_before(output: Path) -> str:
         meta, _ = read_header(output)
         return f"checkpoint {meta['fingerprint']}, made from {meta['provenance']['source']}"
     except (MelcodecError, KeyError, TypeError):
-        return "it is no imported checkpoint"
+        return "it is not an imported checkpoint"
 
 
 def export_xtts(

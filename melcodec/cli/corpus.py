@@ -1,4 +1,4 @@
-"""``melcodec corpus``: what a folder of codes holds, whether it is whole, and other forms of it."""
+"""``melcodec corpus``: describe, verify and export a folder of codes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,20 @@ from melcodec.errors import MelcodecError
 if TYPE_CHECKING:
     from melcodec.store.info import CorpusInfo
 
-Folder = Annotated[Path, typer.Argument(metavar="CODES", help="Folder that preprocess wrote.", show_default=False)]
-Form = Annotated[str, typer.Option("--to", help="npy, bin, tokens, webdataset, huggingface or lhotse.", show_default=False)]
+Folder = Annotated[
+    Path, typer.Argument(metavar="CODES", help="Folder that preprocess wrote.", show_default=False, callback=options.named)
+]
+Form = Annotated[
+    str, typer.Option("--to", help="Format: npy, bin, tokens, webdataset, huggingface or lhotse.", show_default=False)
+]
 ShardSize = Annotated[int, typer.Option(min=1, help="Utterances per file, for webdataset and huggingface.")]
-Offset = Annotated[int, typer.Option(min=0, help="tokens: number of the first code, such as the size of a text vocabulary.")]
-PatternOption = Annotated[str, typer.Option("--pattern", help="tokens: flat or delay, for several codebooks.")]
-Runs = Annotated[bool, typer.Option("--runs", help="tokens: one token for a code that repeats, with durations beside it.")]
+Offset = Annotated[
+    int, typer.Option(min=0, help="For --to tokens: number of the first code, such as the size of a text vocabulary.")
+]
+PatternOption = Annotated[str, typer.Option("--pattern", help="For --to tokens with several codebooks: flat or delay.")]
+Runs = Annotated[
+    bool, typer.Option("--runs", help="For --to tokens: one token for a run of equal codes, with its duration beside it.")
+]
 corpus_app = typer.Typer(no_args_is_help=True, help="Folders of codes: describe, verify and export them.")
 
 
@@ -46,20 +54,22 @@ def in_words(found: CorpusInfo) -> dict[str, str]:
 
     failures = ", ".join(f"{count} {reason}" for reason, count in found.failures.items())
     truncated = f", {found.truncated} of truncated files" if found.truncated else ""
-    languages = ", ".join(f"{name or 'not said'} {count}" for name, count in found.languages.items())
+    languages = ", ".join(f"{name or 'unknown'} {count}" for name, count in found.languages.items())
     return {
         "folder": found.folder,
         "checkpoint": str(found.checkpoint),
         "fingerprint": found.fingerprint,
-        "planned": f"{found.planned} utterances, {found.pending} of them not done yet",
+        "planned": f"{found.planned} utterances" + (f", {found.pending} of them not done yet" if found.pending else ""),
         "with codes": f"{found.utterances} utterances, {length(3600 * found.hours)}" + truncated,
         "failed": failures or "none",
         "codes": f"{found.codes} in {found.parts} parts, {found.stored_bytes} bytes",
         **{
-            f"codebook {number}": f"{book.used} of {size} used, perplexity {book.perplexity:.1f}"
+            (
+                f"codebook {number}" if len(found.sizes) > 1 else "codebook"
+            ): f"{book.used} of {size} used, perplexity {book.perplexity:.1f}"
             for number, (book, size) in enumerate(zip(found.usage, found.sizes, strict=True))
         },
-        "bit rate": f"{found.bits_per_second:.1f} bit/s; {found.entropy_bits_per_second:.1f} at the codes' entropy",
+        "bit rate": f"{found.bits_per_second:.1f} bit/s; {found.entropy_bits_per_second:.1f} with an ideal entropy coder",
         "languages": languages or "none",
         "speakers": str(found.speakers),
     }
@@ -80,7 +90,7 @@ def corpus_verify(folder: Folder, as_json: options.AsJSON = False) -> None:
     for problem in verdict.problems if not as_json else ():
         print(f"{problem.where:<{width}}  {problem.what}")
     for name in verdict.leftovers:
-        say(f"left over, and not read: {name}")
+        say(f"not part of the corpus, ignored: {name}")
     say(f"{verdict.planned} planned utterances, {verdict.parts} parts, {len(verdict.problems)} problems")
     for cure in verdict.cures:
         say(f"hint: {cure}")

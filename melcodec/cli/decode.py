@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +12,11 @@ import typer
 from melcodec.cli import _live as live
 from melcodec.cli import _options as options
 from melcodec.cli import _runtime as runtimes
-from melcodec.cli._batch import Tally, recipe, say_unknown
-from melcodec.cli._console import progress, say
-from melcodec.cli._mlc import MLC, CodesFiles, PriorOption, check_prior_is_used
+from melcodec.cli._batch import Tally, recipe, say_unknown, sound_of
+from melcodec.cli._console import say
+from melcodec.cli._mlc import CodesFiles, PriorOption, check_prior_is_used
 from melcodec.cli._standard import is_standard, output_file
-from melcodec.errors import MelcodecError, from_os
+from melcodec.errors import MelcodecError
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 from melcodec.vocoder.choice import DEFAULT_VOCODER
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Inputs = Annotated[
     list[Path],
     typer.Argument(
-        metavar="IN...",
+        metavar="IN",
         help="Codes files or folders of them; - is standard input. With --id, a folder that preprocess wrote.",
         show_default=False,
     ),
@@ -37,7 +37,8 @@ Id = Annotated[str | None, typer.Option("--id", help="Decode this utterance of a
 Suffix = Annotated[
     str | None,
     typer.Option(
-        "--to", help="Format where the output has no suffix: npy, npz, safetensors (mel), wav, flac, ogg, mp3 (sound), png, svg."
+        "--to",
+        help="Format of outputs without a suffix: npy, npz, safetensors (mel), wav, flac, ogg, mp3 (sound), png, svg.",
     ),
 ]
 Normalized = Annotated[
@@ -52,10 +53,13 @@ NumSamples = Annotated[
 ]
 Given = Annotated[
     str | None,
-    typer.Option("--from", help="raw: standard input is what encode -o - --to raw writes.", show_default=False),
+    typer.Option(
+        "--from", help="Format of the codes on standard input, as encode -o - writes them: jsonl or raw.", show_default=False
+    ),
 ]
 Codebooks = Annotated[
-    int | None, typer.Option(min=1, help="Decode only the first so many codebooks of a residual quantizer: coarser.")
+    int | None,
+    typer.Option(min=1, help="Decode only this many codebooks of a residual quantizer, the first ones: coarser sound."),
 ]
 
 
@@ -78,94 +82,117 @@ def decode(
 ) -> None:
     """Turn codes back into a mel, sound or a picture, by the output's suffix.
 
-    Without -o the mel is written beside the codes. A mel is (80, T) float32, natural log power. Codes that melcodec
-    encode -o - writes become sound as they come, with -o - too: 16-bit and mono.
+    Without -o the mel is written beside the codes. A mel is (80, T) float32, natural log power. Streams of codes are decoded
+    while they arrive: melcodec encode - -o - | melcodec decode - -o - gives a 16-bit mono wav.
     """
+    form = Form(normalized, codebooks, num_samples)
     streams = live.is_stream(inputs, given)
     runtimes.check_runtime(runtime, device, stream=streams, codebooks=codebooks is not None)
     if streams:
-        decode_live(output, to, (checkpoint, device, vocoder), num_samples, any_checkpoint, normalized, overwrite)
+        decode_live(output, to, (checkpoint, device, vocoder), form, any_checkpoint, overwrite)
         return
-    from melcodec.audio.io import WRITERS
-    from melcodec.formats.arrays import SUFFIXES
-    from melcodec.plots import FORMATS
-
-    suffix, known = f".{to}" if to else ".npy", (*SUFFIXES, *WRITERS, *FORMATS)
-    if suffix not in known:
-        raise MelcodecError(f"--to {to}: not a format", f"use one of {', '.join(name[1:] for name in known)}")
-    # beside the codes a mel must not replace them
-    name = suffix if output is not None or suffix not in SUFFIXES else f".mel{suffix}"
-    if wanted is None:
-        refuse_stores(inputs)
-        jobs = options.plan_jobs(inputs, output, known, name, "codes")
-    else:
-        jobs = one_job(inputs, output, known, suffix)
-    if normalized and jobs.jobs[0].target.suffix.lower() not in SUFFIXES:
-        raise MelcodecError("--normalized is for mels; sound and pictures are made of the natural one")
-    if num_samples and not jobs.single:
-        raise MelcodecError("--num-samples is for a single file", ".npz and .safetensors codes know their own length")
+    jobs, suffix = plan(inputs, output, to, wanted)
+    form.check(jobs)
     check_prior_is_used(prior, {job.source.suffix.lower() for job in jobs.jobs})
     tally = Tally(jobs)
-    settings: dict[str, Any] = {"vocoder": vocoder} if suffix in WRITERS else {"normalized": normalized}
-    settings |= {"codebooks": codebooks} if codebooks else {}
-    todo = tally.pending(overwrite, recipe("decode", checkpoint, **settings))
+    todo = tally.pending(overwrite, recipe("decode", checkpoint, **form.settings(suffix, vocoder)))
 
     from melcodec.store.reader import read_codes
 
     codec = runtimes.load_codec(checkpoint, device, vocoder, runtime)
     files = CodesFiles(prior, codec.fingerprint)
-    if any(job.source.suffix.lower() == MLC for job in todo):
+    if any(job.source.suffix.lower() == options.MLC for job in todo):
         files.check_prior()
     unknown: list[str] = []
-    with progress("decoding") as update:
-        for index, job in enumerate(todo, start=1):
-            try:
-                codes = files.load(job.source) if wanted is None else read_codes(job.source, wanted)
-                if not any_checkpoint:
-                    codec.check_fingerprint(codes, str(job.source))
-                    unknown += [] if codes.fingerprint else [str(job.source)]
-                length = num_samples or codes.num_samples
-                tally.note(job)
-                said = writer(job.target, normalized, codebooks)(codec, codes, length, job.target)
-                tally.done += 1
-                if jobs.single:
-                    say(f"{job.target}: {said}")
-            except (MelcodecError, OSError) as error:
-                tally.fail(job.source, from_os(error) if isinstance(error, OSError) else error)
-            update(index, len(todo))
+
+    def work(job: options.Job) -> str:
+        codes = files.load(job.source) if wanted is None else read_codes(job.source, wanted)
+        if not any_checkpoint:
+            codec.check_fingerprint(codes, str(job.source))
+            unknown.extend([] if codes.fingerprint else [str(job.source)])
+        tally.note(job)
+        return write(codec, codes, job.target, form)
+
+    tally.each(todo, "decoding", work)
     say_unknown(unknown)
-    if not jobs.single:
-        tally.finish("files decoded")
+    tally.finish("files decoded")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is written of codes, beside what the suffix of the file says.
+
+    Args:
+        normalized: mels are in the model's domain.
+        codebooks: only the first so many are decoded; None: all.
+        num_samples: length of the sound, where the codes do not have it.
+    """
+
+    normalized: bool = False
+    codebooks: int | None = None
+    num_samples: int | None = None
+
+    def check(self, jobs: options.Jobs) -> None:
+        """Raise MelcodecError when an option would do nothing for these jobs."""
+        from melcodec.formats.arrays import SUFFIXES
+
+        if self.normalized and jobs.jobs[0].target.suffix.lower() not in SUFFIXES:
+            raise MelcodecError("--normalized is for mels; sound and pictures are made from the mel in natural log power")
+        if self.num_samples and not jobs.single:
+            raise MelcodecError("--num-samples is for a single file", ".npz and .safetensors codes know their own length")
+
+    def settings(self, suffix: str, vocoder: str) -> dict[str, Any]:
+        """What decides outputs with ``suffix``, beside codes and checkpoint."""
+        from melcodec.audio.io import WRITERS
+
+        settings: dict[str, Any] = {"vocoder": sound_of(vocoder)} if suffix in WRITERS else {"normalized": self.normalized}
+        return settings | ({"codebooks": self.codebooks} if self.codebooks else {})
+
+
+def plan(inputs: list[Path], output: Path | None, to: str | None, wanted: str | None) -> tuple[options.Jobs, str]:
+    """What to decode into which files, and the suffix of those that are not named; ``wanted`` is an utterance of a store."""
+    from melcodec.formats.arrays import SUFFIXES
+
+    suffix, known = f".{to}" if to else ".npy", written()
+    if suffix not in known:
+        raise MelcodecError(f"--to {to}: not a format", f"use one of {', '.join(name[1:] for name in known)}")
+    if wanted is not None:
+        return one_job(inputs, output, known, suffix), suffix
+    refuse_stores(inputs)
+    # beside the codes a mel must not replace them
+    name = suffix if output is not None or suffix not in SUFFIXES else f".mel{suffix}"
+    return options.plan_jobs(inputs, output, known, name, "codes"), suffix
+
+
+def written() -> tuple[str, ...]:
+    """The suffixes of what can be written: mels, sounds and pictures."""
+    from melcodec.audio.io import WRITERS
+    from melcodec.formats.arrays import SUFFIXES
+    from melcodec.plots import FORMATS
+
+    return (*SUFFIXES, *WRITERS, *FORMATS)
 
 
 def decode_live(
-    output: Path | None,
-    to: str | None,
-    model: tuple[str, str, str],
-    length: int | None,
-    any_checkpoint: bool,
-    normalized: bool,
-    overwrite: bool,
+    output: Path | None, to: str | None, model: tuple[str, str, str], form: Form, any_checkpoint: bool, overwrite: bool
 ) -> None:
     """Decode a stream of codes on standard input; ``model``: checkpoint, device and vocoder."""
-    from melcodec.audio.io import WRITERS
     from melcodec.codec import Codec
     from melcodec.files import check_output
-    from melcodec.formats.arrays import SUFFIXES
-    from melcodec.plots import FORMATS
 
     if output is None:
         raise MelcodecError("standard input has no name after which to name the output", "give a file with -o")
     if is_standard(output):
-        if normalized or to not in (None, live.WAV, live.RAW):
+        if form.codebooks:
+            raise MelcodecError("--codebooks is not for a stream of sound", "give a file with -o")
+        if form.normalized or to not in (None, live.WAV, live.RAW):
             raise MelcodecError("a stream of codes becomes a stream of sound", "--to wav or --to raw; or give a file with -o")
-        live.decode_stream(Codec.from_pretrained(*model), to or live.WAV, any_checkpoint, length)
+        live.decode_stream(Codec.from_pretrained(*model), to or live.WAV, any_checkpoint, form.num_samples)
         return
-    options.check_suffix(output, (*SUFFIXES, *WRITERS, *FORMATS))
+    options.check_suffix(output, written())
     check_output(output, overwrite)
     codec = Codec.from_pretrained(*model)
-    codes = live.stored_stream(codec, any_checkpoint)
-    say(f"{output}: {writer(output, normalized)(codec, codes, length or codes.num_samples, output)}")
+    say(f"{output}: {write(codec, live.stored_stream(codec, any_checkpoint), output, form)}")
 
 
 def refuse_stores(inputs: list[Path]) -> None:
@@ -175,74 +202,63 @@ def refuse_stores(inputs: list[Path]) -> None:
     for folder in inputs:
         if is_store(folder):
             raise MelcodecError(
-                f"{folder}: a folder of melcodec preprocess",
-                "decode one utterance with --id, or all of what melcodec corpus export --to npy makes of it",
+                f"{folder}: a folder that melcodec preprocess wrote",
+                f"decode one utterance with --id, or export the codes first: melcodec corpus export {folder} --to npy -o codes/",
             )
 
 
 def one_job(inputs: list[Path], output: Path | None, known: tuple[str, ...], suffix: str) -> options.Jobs:
     """The job of --id: one folder, and one file to write."""
-    if len(inputs) != 1 or output is None or output.is_dir():
+    if len(inputs) != 1 or is_standard(inputs[0]) or output is None or output.is_dir():
         raise MelcodecError("--id takes one folder of codes and one output file", "melcodec decode codes/ --id a/1 -o x.wav")
     output = output_file(output, suffix)
     options.check_suffix(output, known)
     return options.Jobs([options.Job(inputs[0], output)], None)
 
 
-def writer(
-    target: Path, normalized: bool, codebooks: int | None = None
-) -> Callable[[runtimes.AnyCodec, Codes, int | None, Path], str]:
-    """How to write ``target``, by its suffix."""
+def write(codec: runtimes.AnyCodec, codes: Codes, target: Path, form: Form) -> str:
+    """Write a mel, sound or a picture, by the suffix of ``target``; returns what was written, in words."""
     from melcodec.audio.io import WRITERS
     from melcodec.formats.arrays import SUFFIXES
 
     suffix = target.suffix.lower()
-    if suffix in SUFFIXES:
-        return partial(write_mel, normalized=normalized, codebooks=codebooks)
-    return partial(write_sound if suffix in WRITERS else write_picture, codebooks=codebooks)
+    if suffix in WRITERS:
+        return write_sound(codec, codes, target, form)
+    return (write_mel if suffix in SUFFIXES else write_picture)(codec, codes, target, form)
 
 
-def write_mel(
-    codec: runtimes.AnyCodec,
-    codes: Codes,
-    num_samples: int | None,
-    target: Path,
-    normalized: bool = False,
-    codebooks: int | None = None,
-) -> str:
-    """Write the mel; say its shape."""
+def write_mel(codec: runtimes.AnyCodec, codes: Codes, target: Path, form: Form) -> str:
+    """Write the mel; returns its shape in words."""
     from melcodec.formats.mels import save_mel
 
-    mel = runtimes.decoded_mel(codec, codes.codes, num_samples, normalized, codebooks)
-    save_mel(target, mel, normalized)
+    length = form.num_samples or codes.num_samples
+    mel = runtimes.decoded_mel(codec, codes.codes, length, form.normalized, form.codebooks)
+    save_mel(target, mel, form.normalized)
     return f"mel {mel.shape[0]} x {mel.shape[1]} frames"
 
 
-def write_sound(
-    codec: runtimes.AnyCodec, codes: Codes, num_samples: int | None, target: Path, codebooks: int | None = None
-) -> str:
-    """Write the sound; say its length."""
+def write_sound(codec: runtimes.AnyCodec, codes: Codes, target: Path, form: Form = Form()) -> str:
+    """Write the sound; returns its length in words."""
     from melcodec.audio.io import save_blocks
 
-    written = 0
+    count = 0
 
     def counted() -> Iterator[np.ndarray]:
-        nonlocal written
-        for block in runtimes.decoded_blocks(codec, codes.codes, num_samples, codebooks):
-            written += len(block)
+        nonlocal count
+        for block in runtimes.decoded_blocks(codec, codes.codes, form.num_samples or codes.num_samples, form.codebooks):
+            count += len(block)
             yield block
 
     save_blocks(target, counted(), codec.sample_rate)
-    return f"{written / codec.sample_rate:.2f} s at {codec.sample_rate} Hz"
+    return f"{count / codec.sample_rate:.2f} s at {codec.sample_rate} Hz"
 
 
-def write_picture(
-    codec: runtimes.AnyCodec, codes: Codes, num_samples: int | None, target: Path, codebooks: int | None = None
-) -> str:
-    """Draw the mel; say its length."""
+def write_picture(codec: runtimes.AnyCodec, codes: Codes, target: Path, form: Form) -> str:
+    """Draw the mel."""
     from melcodec.plots import Scale, plot_mel, save_figure
 
-    mel = runtimes.decoded_mel(codec, codes.codes, num_samples, codebooks=codebooks)
+    length = form.num_samples or codes.num_samples
+    mel = runtimes.decoded_mel(codec, codes.codes, length, codebooks=form.codebooks)
     title = f"{mel.shape[1]} frames from {codes.codes.shape[1]} codes"
     figure = plot_mel(mel, Scale.of(codec.mel_config), title)
     save_figure(figure, target, overwrite=True)

@@ -19,7 +19,7 @@ from melcodec.vocoder.choice import DEFAULT_VOCODER
 if TYPE_CHECKING:
     from melcodec.evaluation.report import Report
 
-Metrics = Annotated[str, typer.Option(help="all, core, or names between commas.")]
+Metrics = Annotated[str, typer.Option(help="Metrics to compute: all, core, or names separated by commas.")]
 Anchors = Annotated[
     bool, typer.Option("--anchors/--no-anchors", help="Measure other systems on the same speech, to compare the codes with.")
 ]
@@ -35,6 +35,8 @@ Prior = Annotated[
     str | None,
     typer.Option(
         "--prior",
+        metavar="PRIOR",
+        callback=options.named,
         help="Also report how many bits this prior needs per code: a folder that melcodec prior train wrote, or the name of "
         "a shipped one. It must not have been trained on this speech.",
         show_default=False,
@@ -60,8 +62,8 @@ def evaluate(
 ) -> None:
     """Reconstruct speech, score it, and write a report: index.html, metrics.json, files.csv and, with anchors, rates.svg.
 
-    The same command resumes a stopped run. A score that cannot be computed is absent, with its reason. Most metrics come
-    with the extra 'eval'; nothing needs a network.
+    The same command resumes a stopped run. A score that cannot be computed is left out, and the reason is given. Most metrics
+    need pip install 'melcodec[eval]'; none needs a network.
     """
     from melcodec.evaluation.run import Callbacks, EvaluationSettings
     from melcodec.evaluation.run import evaluate as run

@@ -17,7 +17,9 @@ Speech = Annotated[
     typer.Option(
         "--speech",
         metavar="FILE",
-        help="Compare with torch on this audio file; may be repeated. Default: two clips of melcodec's.",
+        help="Compare with torch on this audio file; may be repeated.",
+        show_default="two clips that came with melcodec",
+        callback=options.named,
     ),
 ]
 

@@ -38,9 +38,29 @@ def info(file: File, as_json: options.AsJSON = False) -> None:
     if as_json:
         print(json.dumps(facts))
         return
-    width = max(map(len, facts))
-    for key, value in facts.items():
+    rows = in_words(facts)
+    width = max(len(key) for key, _ in rows)
+    for key, value in rows:
         print(f"{key:<{width}}  {value}")
+
+
+def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is printed for a person; groups of settings, which --json shows, are named only."""
+    rows = []
+    for key, value in facts.items():
+        if key in ("parameters", "samples") and value is not None:
+            rows.append((key, f"{value:,}"))
+        elif key == "size":
+            rows.append((key, f"{value:,} bytes"))
+        elif isinstance(value, dict):
+            plain = {name: each for name, each in value.items() if not isinstance(each, dict) and each is not None}
+            rows += [(name, str(each)) for name, each in plain.items()]
+            rows += [("trained from", str(value["init"].get("fingerprint")))] if isinstance(value.get("init"), dict) else []
+            groups = [name for name, each in value.items() if isinstance(each, dict) and name != "init"]
+            rows += [("settings", f"{', '.join(groups)}: --json shows them")] if groups else []
+        else:
+            rows.append((key, str(value)))
+    return rows
 
 
 def describe(file: str) -> dict[str, Any]:

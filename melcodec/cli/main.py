@@ -41,7 +41,7 @@ app = typer.Typer(
 )
 
 
-HelpWords = Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]...", help="Command to explain.", show_default=False)]
+HelpWords = Annotated[list[str] | None, typer.Argument(metavar="COMMAND", help="Command to explain.", show_default=False)]
 
 
 def show_version(wanted: bool) -> None:
@@ -81,11 +81,14 @@ def show_help(words: HelpWords = None) -> None:
 
 
 def whole_command() -> Any:
-    """All commands, each with its help reflowed and its examples at the end."""
+    """All commands, each with its help reflowed, in words and not in types of Python, and with its examples at the end."""
     whole = typer.main.get_command(app)
     for name, each in walk_commands(whole):
         each.help = flowed(each.help or "")
         each.epilog = epilog(name)
+        for parameter in each.params:
+            if parameter.param_type_name == "argument" or parameter.is_flag:  # else <list[Path]> and <bool> stand beside them
+                parameter.display_type_rich = lambda ctx: ""
     return whole
 
 
@@ -104,9 +107,9 @@ def main() -> None:
     except MelcodecError as error:
         say_error(error)
         sys.exit(1)
-    except KeyboardInterrupt:  # outside of typer's reach, such as while modules are imported
+    except KeyboardInterrupt:  # where typer does not catch it, such as while modules are imported
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our stdout left: typer, too, ends with 1 and no word
+    except BrokenPipeError:  # the program that reads our stdout ended: as typer does, exit with 1 and no message
         sys.exit(1)
     except OSError as error:
         say_error(from_os(error))

@@ -12,7 +12,7 @@ from melcodec.cli._standard import output_file
 def mel_stats(data: options.Data, output: options.Output, overwrite: options.Overwrite = False) -> None:
     """Measure the mean log-mel of every band over a corpus, for melcodec train --mel-stats and XTTS.
 
-    .pth is what XTTS reads; .npy and .json hold the same 80 numbers, and standard output gets JSON.
+    .pth is what XTTS reads; .npy and .json hold the same 80 numbers; -o - writes JSON.
     """
     from melcodec.files import check_output
     from melcodec.manifests.build import find_speech

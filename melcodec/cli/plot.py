@@ -147,7 +147,7 @@ def plot_chance(
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Draw and play random codes, decoded: how a codebook sounds where no speech chooses its codes."""
+    """Draw and play random codes, decoded: how the codebook sounds without speech."""
     output = check_target(output, overwrite)
 
     import numpy as np

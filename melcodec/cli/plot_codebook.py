@@ -1,4 +1,4 @@
-"""``melcodec plot codebook``, ``usage`` and ``training``: pictures of how a codebook lies, is used and was learnt."""
+"""``melcodec plot codebook``, ``usage`` and ``training``: pictures of a codebook, of its use and of a training."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 Counted = Annotated[
     list[Path],
     typer.Argument(
-        metavar="IN...", help="Codes: files or folders. Or speech to encode: " + options.SOURCES + ".", show_default=False
+        metavar="IN", help="Codes: files or folders. Or speech to encode: " + options.SOURCES + ".", show_default=False
     ),
 ]
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that melcodec train wrote.", show_default=False)]
+Runs = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN", help="Folders that melcodec train wrote.", show_default=False, callback=options.named),
+]
 Umap = Annotated[
-    bool, typer.Option("--umap", help="Lay the codewords out by UMAP (pip install umap-learn), not by principal components.")
+    bool, typer.Option("--umap", help="Arrange the codewords by UMAP (pip install umap-learn) instead of principal components.")
 ]
 
 
@@ -80,7 +83,8 @@ def plot_usage(
 ) -> None:
     """Draw how often each code occurs, over all of IN. Speech is encoded with --checkpoint.
 
-    If a folder holds both, its codes files are counted where each of its audio files has one of its name; else its audio is.
+    If a folder holds codes and audio, the codes are counted if every audio file has codes of the same name; otherwise the audio
+    is encoded.
     """
     output = check_target(output, overwrite)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class OnTruncated(str, Enum):
-    """What becomes of a file that ends before its header or its list says."""
+    """What to do with a file that is shorter than its header or its list says."""
 
     keep = "keep"
     drop = "drop"
@@ -41,12 +41,19 @@ class Engine(str, Enum):
 
 EngineName = Annotated[Engine, typer.Option(help="Processes of this machine, or actors of a Ray cluster.")]
 Address = Annotated[str, typer.Option(help="Address of the Ray cluster: auto, local or HOST:PORT.")]
-UnitSize = Annotated[int, typer.Option(min=0, help="Utterances per part; 0: about a thousand, fewer if the corpus is small.")]
-UnitTimeout = Annotated[float, typer.Option(min=1, help="Seconds for a unit; more for one of over 4 hours of sound.")]
-MaxFailures = Annotated[str, typer.Option(help="Exit with 0 up to this many failures: a count, or a share such as 0.5%.")]
+UnitSize = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Utterances per unit, which is one Parquet file; 0: about a thousand, fewer if the corpus is small."
+    ),
+]
+UnitTimeout = Annotated[
+    float, typer.Option(min=1, help="Seconds after which a unit counts as stuck; units of over 4 hours of sound get more.")
+]
+MaxFailures = Annotated[str, typer.Option(help="Exit status 0 up to this many failures: a count, or a share such as 0.5%.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Encode again what failed in an earlier run.")]
 Truncated = Annotated[OnTruncated, typer.Option(help="Truncated files: keep their codes, drop them, or count them as failed.")]
-MinSeconds = Annotated[float, typer.Option(min=0, help="Shorter sound is an error; 0: shorter than 23 ms.")]
+MinSeconds = Annotated[float, typer.Option(min=0, help="Sound shorter than this is a failure; 0: only below 23 ms.")]
 PLAIN_SECONDS = 10.0  # between progress lines when not on a terminal
 SHOWN_WORKERS = 8  # in such a line
 

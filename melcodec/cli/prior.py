@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,38 +14,60 @@ import typer
 from melcodec.cli import _live as live
 from melcodec.cli import _options as options
 from melcodec.cli._console import progress, say, stop_on_signals
-from melcodec.cli._standard import is_standard, refuse_terminal
+from melcodec.cli._standard import input_file, is_standard, refuse_terminal
+from melcodec.cli._steps import Steps
 from melcodec.errors import MelcodecError
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy as np
 
     from melcodec.codec import Codec
     from melcodec.metrics.predictability import Score
     from melcodec.metrics.statistics import Estimate
-    from melcodec.prior.config import PriorConfig
     from melcodec.prior.models import Prior
     from melcodec.prior.sample import Loop, Sampling
 
 prior_app = typer.Typer(no_args_is_help=True, help="Language models over codes: train them, score codes, draw new ones.")
 CodesIn = Annotated[
     list[Path],
-    typer.Argument(metavar="CODES...", help="Folders that preprocess wrote, codes files or folders of them.", show_default=False),
+    typer.Argument(
+        metavar="CODES",
+        help="Folders that preprocess wrote, codes files or folders of them.",
+        show_default=False,
+        callback=options.named,
+    ),
 ]
-PriorFolder = Annotated[Path, typer.Argument(metavar="PRIOR", help="Folder that prior train wrote.", show_default=False)]
-Valid = Annotated[list[Path] | None, typer.Option(help="Held-out codes. Without it, some speakers of CODES are held out.")]
+PriorFolder = Annotated[
+    Path, typer.Argument(metavar="PRIOR", help="Folder that prior train wrote.", show_default=False, callback=options.named)
+]
+Valid = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="CODES",
+        help="Held-out codes; may be repeated. Without it, some speakers of CODES are held out.",
+        callback=options.named,
+    ),
+]
 Preset = Annotated[str, typer.Option(help="tiny, light, small, base, mamba or ngram.")]
-Plot = Annotated[Path | None, typer.Option(help="Folder for a picture of each utterance: bits of its codes under the mel.")]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="OUT", help="Folder for a picture of each utterance: bits of its codes under the mel.", callback=options.named
+    ),
+]
 Seconds = Annotated[float, typer.Option(min=0.1, help="Length of each sample, its prompt included.")]
-Prompt = Annotated[Path | None, typer.Option(help="Sound or codes file that the samples continue.")]
+Prompt = Annotated[
+    Path | None, typer.Option(metavar="IN", help="Sound or codes file that the samples continue; - is standard input.")
+]
 PromptSeconds = Annotated[float | None, typer.Option(min=0.05, help="Use only this much of the prompt's beginning.")]
 Count = Annotated[int, typer.Option(min=1, help="Number of samples; for more than one, -o is a folder.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="Below 1 prefers probable codes; 0 always takes the most probable.")]
+Temperature = Annotated[
+    float, typer.Option(min=0.0, help="Values below 1 prefer probable codes; 0 always takes the most probable.")
+]
 TopP = Annotated[float, typer.Option(min=0.001, max=1.0, help="Draw from the most probable codes that together have this share.")]
-PLAIN_SECONDS = 10.0  # between progress lines when stderr is not a terminal
 CODES_PER_PICTURE = 1_000
 SILENT_ABOVE_FLOOR = 55.0  # times the power of the mel floor: noise of -50 dB of full scale
 
@@ -75,8 +96,8 @@ def prior_train(
     from melcodec.prior.run import Sources, train_prior
     from melcodec.prior.train import Hooks
 
-    with stop_on_signals() as stopped, Reporter(settings) as reporter:
-        hooks = Hooks(reporter.say, reporter.report, lambda: bool(stopped))
+    with stop_on_signals() as stopped, Steps(settings.train.steps) as steps:
+        hooks = Hooks(steps.say, report_to(steps), lambda: bool(stopped))
         state = train_prior(Sources(codes, valid or [], checkpoint), settings, output, device, hooks)
     if int(os.environ.get("RANK", "0")):  # only the first of several processes prints
         raise typer.Exit(128 + stopped[0] if stopped else 0)
@@ -168,9 +189,9 @@ def prior_sample(
 ) -> None:
     """Draw codes from a prior, from nothing or as the continuation of a prompt, and write sound or codes.
 
-    The suffix of OUT says what is written: .wav, .flac, .npy, .npz or .safetensors. With --count, OUT is a folder of .wav
+    The suffix of OUT decides what is written: .wav, .flac, .npy, .npz or .safetensors. With --count, OUT is a folder of .wav
     files. With -o - the sound goes to standard output while it is drawn, as a wav. Repetitions and silence are reported: models
-    of codes tend to run in circles.
+    of codes tend to repeat one code or a sequence of them.
     """
     from melcodec.audio.io import WRITERS
     from melcodec.files import check_output
@@ -197,7 +218,7 @@ def prior_sample(
             f"{folder}: models codes of checkpoint {prior.space.fingerprint}, but {checkpoint} is {codec.fingerprint}",
             "give that checkpoint with --checkpoint",
         )
-    begun = None if prompt is None else read_prompt(prompt, codec, prompt_seconds)
+    begun = None if prompt is None else read_prompt(input_file(prompt), codec, prompt_seconds)
     num_codes = max(1, round(seconds * prior.space.code_rate))
     sampling, started = Sampling(temperature, top_p, seed), time.perf_counter()
     if streamed:
@@ -280,55 +301,15 @@ def loops_said(found: list[Loop], code_rate: float) -> str:
     return "; " + "; ".join(words) if words else ""
 
 
-class Reporter:
-    """A live line on a terminal; elsewhere a line every few seconds, with the time left, and one per validation."""
+def report_to(steps: Steps) -> Callable[[str, int, dict[str, Any]], None]:
+    """What is called with every metric line: shows bits and speed, and a line for every validation."""
 
-    def __init__(self, settings: PriorConfig) -> None:
-        self.settings, self.steps = settings, settings.train.steps
-        self.first: int | None = None  # the step of the first line: time is counted from there
-        self.started = self.said = 0.0
-        self.bar: Any = None
-        self.task: Any = None
-
-    def __enter__(self) -> Reporter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def say(self, text: str) -> None:
-        """One line, above the live one when there is one."""
-        if self.bar:
-            self.bar.console.print(text, markup=False, highlight=False)
-        else:
-            say(text)
-
-    def report(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Called with every metric line."""
+    def report(kind: str, step: int, values: dict[str, Any]) -> None:
         if kind == "valid":
-            self.say(f"step {step}: {values['bits_per_code']:.3f} bits per held-out code")
-            return
-        words = f"{values['bits_per_token']:.3f} bits per token, {values['tokens_per_second']:.0f} tokens/s"
-        if sys.stderr.isatty():
-            self._show(step, words)
-            return
-        now = time.monotonic()
-        if self.first is None:
-            self.first, self.started, self.said = step, now, now
-            say(f"step {step}/{self.steps}: {words}")
-        elif now - self.said >= PLAIN_SECONDS:
-            left = (now - self.started) / (step - self.first) * (self.steps - step)
-            self.said = now
-            say(f"step {step}/{self.steps}: {words}, {left / 60:.1f} min left")
+            steps.say(f"step {step}: {values['bits_per_code']:.3f} bits per held-out code")
+            steps.pause()
+        else:
+            words = f"{values['bits_per_token']:.3f} bits per token, {values['tokens_per_second']:.0f} tokens/s"
+            steps.step(step, lambda each: words)
 
-    def _show(self, step: int, words: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        if not self.bar:
-            columns = MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
-            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self.bar.start()
-            self.task = self.bar.add_task(words, total=self.steps)
-        self.bar.update(self.task, completed=step, description=words)
+    return report

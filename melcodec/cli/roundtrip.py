@@ -7,14 +7,13 @@ from typing import Annotated
 import typer
 
 from melcodec.cli import _options as options
-from melcodec.cli._batch import Tally, recipe
-from melcodec.cli._console import progress, say
+from melcodec.cli._batch import Tally, recipe, sound_of
 from melcodec.cli.decode import write_sound
-from melcodec.errors import MelcodecError, from_os
+from melcodec.errors import MelcodecError
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT
 from melcodec.vocoder.choice import DEFAULT_VOCODER
 
-Suffix = Annotated[str, typer.Option("--to", help="Format where the output has no suffix: wav, flac, ogg or mp3.")]
+Suffix = Annotated[str, typer.Option("--to", help="Format of outputs without a suffix: wav, flac, ogg or mp3.")]
 
 
 def roundtrip(
@@ -33,23 +32,17 @@ def roundtrip(
         raise MelcodecError(f"--to {to}: not a format of sound", f"use one of {', '.join(name[1:] for name in WRITERS)}")
     jobs = options.plan_jobs(inputs, output, WRITERS, f".{to}", "audio")
     tally = Tally(jobs)
-    todo = tally.pending(overwrite, recipe("roundtrip", checkpoint, vocoder=vocoder))
+    todo = tally.pending(overwrite, recipe("roundtrip", checkpoint, vocoder=sound_of(vocoder)))
 
     from melcodec.codec import Codec
 
     codec = Codec.from_pretrained(checkpoint, device, vocoder)
-    with progress("encoding and decoding") as update:
-        for index, job in enumerate(todo, start=1):
-            try:
-                item = job.whole
-                codes = codec.encode_file(item.path, 0, Span(item.start, item.duration), item.member)
-                tally.note(job)
-                said = write_sound(codec, codes, codes.num_samples, job.target)
-                tally.done += 1
-                if jobs.single:
-                    say(f"{job.target}: {said} from {codes.codes.shape[-1]} codes, {codec.bitrate:.0f} bit/s")
-            except (MelcodecError, OSError) as error:
-                tally.fail(job.source, from_os(error) if isinstance(error, OSError) else error)
-            update(index, len(todo))
-    if not jobs.single:
-        tally.finish("files encoded and decoded")
+
+    def work(job: options.Job) -> str:
+        item = job.whole
+        codes = codec.encode_file(item.path, 0, Span(item.start, item.duration), item.member)
+        tally.note(job)
+        return f"{write_sound(codec, codes, job.target)} from {codes.codes.shape[-1]} codes, {codec.bitrate:.0f} bit/s"
+
+    tally.each(todo, "encoding and decoding", work)
+    tally.finish("files encoded and decoded")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ import typer
 
 from melcodec.cli import _options as options
 from melcodec.cli._console import progress, say, stop_on_signals
+from melcodec.cli._steps import Steps
 
 if TYPE_CHECKING:
     from melcodec.config import RunConfig
@@ -28,34 +27,25 @@ Init = Annotated[
     typer.Option(
         metavar="CHECKPOINT",
         help="Checkpoint to start from: a file, a run folder, a shipped name, or user/name of the hub. It is only read.",
+        callback=options.named,
     ),
 ]
 Tune = Annotated[
     str | None,
     typer.Option(
-        help="What of the checkpoint to train: full, decoder (its codes stay valid) or frozen-codebook.", show_default="full"
+        help="What to train of the --init checkpoint: full, decoder (its codes stay valid) or frozen-codebook.",
+        show_default="full",
     ),
 ]
 Vocoder = Annotated[
     str | None,
     typer.Option(
-        help="What makes sound: griffin-lim, a file or run folder of melcodec vocoder train, or a .toml file with settings.",
+        help="Vocoder: griffin-lim, a file or run folder of melcodec vocoder train, or a .toml file with settings.",
         show_default="griffin-lim",
+        callback=options.named,
     ),
 ]
-RunFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="OUT",
-        help="Output folder.",
-        show_default="checkpoints/DATA-PRESET",
-        callback=options.folder_only,
-    ),
-]
-PLAIN_SECONDS = 60.0  # between lines of progress when not on a terminal
-TERMINAL_SECONDS = 0.25  # between updates of the bar
+RunFolder = Annotated[Path | None, options.run_folder("checkpoints/DATA-PRESET")]
 
 
 def train(
@@ -90,8 +80,9 @@ def train(
     from melcodec.training.run import train as run
 
     check_resume(folder, resume)
-    with stop_on_signals() as stopped, cache_bar() as cached, Reporter(settings) as reporter:
-        callbacks = Callbacks(reporter.report, reporter.say, cached, lambda: bool(stopped), reporter.stepped)
+    with stop_on_signals() as stopped, cache_bar() as cached, Steps(settings.train.steps) as steps:
+        reporter = Reporter(settings, steps)
+        callbacks = Callbacks(reporter.report, steps.say, cached, lambda: bool(stopped), reporter.stepped)
         try:
             state = run(data, settings, folder, device=device, mel_stats=mel_stats, callbacks=callbacks)
         except KeyboardInterrupt as interrupt:
@@ -119,15 +110,14 @@ def read_settings(
         settings = parse(RunConfig, read_toml(config), str(config))
     else:
         settings = load_preset(preset or ("finetune" if init else "base"))
-    said = [f"train.{key}={json.dumps(value)}" for key, value in (("init", init), ("tune", tune)) if value]
-    settings = with_overrides(settings, [*said, *assignments])
     if init and not config and preset in (None, "finetune"):
         from melcodec.formats.container import read_header
         from melcodec.formats.shipped import find_checkpoint
 
         model = parse(ModelConfig, read_header(find_checkpoint(init))[0].get("model", {}), init)
         settings = settings.model_copy(update={"model": model})
-    return settings
+    said = [f"train.{key}={json.dumps(value)}" for key, value in (("init", init), ("tune", tune)) if value]
+    return with_overrides(settings, [*said, *assignments])
 
 
 @contextmanager
@@ -148,33 +138,15 @@ def cache_bar() -> Iterator[Callable[[int, int], None]]:
 
 
 class Reporter:
-    """A bar on a terminal; elsewhere a line after the first step and then one a minute. Both have one per validation."""
+    """Shows a training: its steps, and a line for every validation."""
 
-    def __init__(self, settings: RunConfig) -> None:
-        self.steps = settings.train.steps
+    def __init__(self, settings: RunConfig, steps: Steps) -> None:
         data, mel = settings.data, settings.model.mel
+        self.steps = steps
         self.hours_per_step = data.batch_size * data.crop_frames * mel.hop_length / mel.sample_rate / 3600
-        self.first = self.done = 0  # steps: of the start of this process, and now
-        self.last = self.shown = 0.0  # times: of the latest step or validation, and of the latest line
-        self.seconds = 0.0  # of all steps of this process, without validations
+        self.tuned = bool(settings.train.init)
         self.codes = ""
         self.before: float | None = None  # the error before tuning
-        self.bar: Any = None
-        self.task: Any = None
-
-    def __enter__(self) -> Reporter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def say(self, text: str) -> None:
-        """One line, above the bar when there is one."""
-        if self.bar:
-            self.bar.console.print(text, markup=False, highlight=False)
-        else:
-            say(text)
 
     def report(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Called with every line of metrics.jsonl; shows validations."""
@@ -186,55 +158,25 @@ class Reporter:
         error = values["log_mel_l1"]
         self.before = error if step == 0 else self.before
         then = f" ({self.before:.3f} before)" if kept and step and self.before else ""
-        self.say(f"step {step}: validation log-mel L1 {error:.3f}{then}, {used}")
-        self.last = time.monotonic()
+        self.steps.say(f"step {step}: validation log-mel L1 {error:.3f}{then}, {used}")
+        self.steps.pause()
 
     def stepped(self, step: int, values: Mapping[str, Any]) -> None:
         """Called before the first step, with no values, and after every step."""
-        now = time.monotonic()
-        if not values:
-            self.first = self.done = step
-            self.last = now
-            if sys.stderr.isatty():
-                self._show(step, "preparing the first step")
-            return
-        self.seconds += now - self.last
-        self.last, self.done = now, step
-        interval = TERMINAL_SECONDS if sys.stderr.isatty() else PLAIN_SECONDS
-        if step > self.first + 1 and step < self.steps and now - self.shown < interval:
-            return
-        self.shown = now
-        words = self._words(float(values["loss"]))
-        if sys.stderr.isatty():
-            self._show(step, words)
+        if values:
+            self.steps.step(step, lambda each: self._words(float(values["loss"]), each or 0))
+        elif step:
+            self.steps.begin(step, f"continuing after step {step}")
         else:
-            say(f"step {step}/{self.steps}: {words}")
+            self.steps.begin(
+                step, f"preparing the first step: {'validating' if self.tuned else 'starting the codebook and validating'}"
+            )
 
-    def _words(self, loss: float) -> str:
-        each = max(self.seconds / (self.done - self.first), 1e-9)
+    def _words(self, loss: float, each: float) -> str:
         speed = f"{each:.1f} s a step" if each >= 1 else f"{1 / each:.1f} steps/s"
         hours = 60 * self.hours_per_step / each
         audio = f"{hours:.1f} h of audio/min" if hours >= 1 else f"{60 * hours:.1f} min of audio/min"
-        return f"loss {loss:.4f}{self.codes}, {speed}, {audio}, {_memory()}, {in_time(each * (self.steps - self.done))} left"
-
-    def _show(self, step: int, words: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        if not self.bar:
-            columns = MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}")
-            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self.bar.start()
-            self.task = self.bar.add_task(words, total=self.steps)
-        self.bar.update(self.task, completed=step, description=words)
-
-
-def in_time(seconds: float) -> str:
-    """``45 s``, ``12 min`` or ``3 h 5 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+        return f"loss {loss:.4f}{self.codes}, {speed}, {audio}, {_memory()}"
 
 
 def _memory() -> str:

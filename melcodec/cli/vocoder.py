@@ -1,32 +1,27 @@
-"""``melcodec vocoder``: train what makes sound of mels."""
+"""``melcodec vocoder``: train a vocoder, which makes sound of mels."""
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from melcodec.cli import _options as options
 from melcodec.cli._console import say, stop_on_signals
-from melcodec.cli.train import PLAIN_SECONDS, cache_bar
+from melcodec.cli._steps import Steps
+from melcodec.cli.train import cache_bar
+
+if TYPE_CHECKING:
+    from melcodec.training.loop import Report
 
 Init = Annotated[
-    str | None, typer.Option(metavar="CHECKPOINT", help="Vocoder to start from: a file, a run folder, or a shipped name.")
-]
-RunFolder = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--output",
-        "-o",
-        metavar="OUT",
-        help="Output folder.",
-        show_default="checkpoints/DATA-vocoder",
-        callback=options.folder_only,
+        metavar="CHECKPOINT", help="Vocoder to start from: a file, a run folder, or a shipped name.", callback=options.named
     ),
 ]
+RunFolder = Annotated[Path | None, options.run_folder("checkpoints/DATA-vocoder")]
 vocoder_app = typer.Typer(no_args_is_help=True, help="Train a vocoder, which turns mels into sound, for --vocoder.")
 
 
@@ -57,9 +52,8 @@ def vocoder_train(
     from melcodec.training.vocoder.run import train_vocoder
 
     check_resume(folder, resume)
-    reporter = Reporter(settings.train.steps)
-    with stop_on_signals() as stopped, cache_bar() as cached:
-        calls = Callbacks(reporter.report, say, cached, lambda: bool(stopped))
+    with stop_on_signals() as stopped, cache_bar() as cached, Steps(settings.train.steps) as steps:
+        calls = Callbacks(report_to(steps), steps.say, cached, lambda: bool(stopped))
         try:
             state = train_vocoder(data, settings, folder, device, calls)
         except KeyboardInterrupt as interrupt:
@@ -80,24 +74,15 @@ def vocoder_config(assignments: options.Assignments = None) -> None:
     print(to_toml(with_overrides(VocoderRunConfig(), assignments or []), comments=True), end="")
 
 
-class Reporter:
-    """A line per validation, and one every few seconds with the loss and the time that is left."""
+def report_to(steps: Steps) -> Report:
+    """What is called with every metric line: shows the loss, and a line for every validation."""
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-        self.first: tuple[int, float] | None = None
-        self.said = 0.0
-
-    def report(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Called with every metric line."""
+    def report(kind: str, step: int, values: dict[str, Any]) -> None:
         if kind == "valid":
             distances = f"{values['stft_refined']:.3f} refined, {values['stft_alone']:.3f} alone"
-            say(f"step {step}: validation log-magnitude L1 {distances}; log-mel L1 {values['mel_alone']:.3f}")
-            return
-        now = time.monotonic()
-        if self.first is None:
-            self.first = (step, now)
-        elif now - self.said >= PLAIN_SECONDS or sys.stderr.isatty():
-            self.said = now
-            left = (now - self.first[1]) / (step - self.first[0]) * (self.steps - step)
-            say(f"step {step}/{self.steps}: loss {values['loss']:.4f}, {left / 60:.0f} min left")
+            steps.say(f"step {step}: validation log-magnitude L1 {distances}; log-mel L1 {values['mel_alone']:.3f}")
+            steps.pause()
+        else:
+            steps.step(step, lambda each: f"loss {values['loss']:.4f}")
+
+    return report

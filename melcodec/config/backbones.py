@@ -14,7 +14,7 @@ LONGEST = "mel frames; a model that sees all of a sound at once refuses a longer
 def check_heads(width: int, heads: int) -> None:
     """Raise ValueError unless ``heads`` divide ``width`` into pairs of channels, which rotary positions turn."""
     if width % (2 * heads):
-        raise ValueError(f"{width} channels have no {heads} heads of an even width")
+        raise ValueError(f"{width} channels cannot be divided into {heads} heads of an even width")
 
 
 class ConvNeXtConfig(Settings):
@@ -85,7 +85,7 @@ class TransformerConfig(PatchSettings):
     def _fits(self) -> TransformerConfig:
         check_heads(self.hidden, self.heads)
         if self.window and self.positions == "learned":
-            raise ValueError("learned positions end with the longest sound; a window needs rotary ones")
+            raise ValueError("a window needs rotary positions, because learned positions have a longest length")
         return self
 
 

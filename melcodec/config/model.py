@@ -204,7 +204,7 @@ class LibraryConfig(Settings):
         taken = LIBRARY_SETTINGS[self.module]
         for name, field in type(self).model_fields.items():
             if name not in taken | {"kind", "module"} and getattr(self, name) != field.default:
-                raise ValueError(f"{name} is no setting of {self.module}, which has {', '.join(sorted(taken))}")
+                raise ValueError(f"{name} is not a setting of {self.module}, which has {', '.join(sorted(taken))}")
         if self.module == "LFQ" and self.codebook_size & (self.codebook_size - 1):
             raise ValueError(f"codebook_size {self.codebook_size}: LFQ needs a power of 2")
         if self.module == "FSQ" and math.prod(self.levels) > MAX_CODEBOOK_SIZE:
@@ -234,7 +234,7 @@ class ResidualConfig(Settings):
     @model_validator(mode="after")
     def _learns_outside_of_forward(self) -> ResidualConfig:
         if self.dropout and self.inner.kind == "library":  # it would learn from the items that leave the stage out
-            raise ValueError("dropout does not go with a quantizer of the library inside")
+            raise ValueError("dropout cannot be combined with a quantizer of the library")
         return self
 
     @property

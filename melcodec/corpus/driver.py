@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from melcodec.manifests.base import Utterance
 from melcodec.processes import Finished, Lost, Pool
 from melcodec.store.commit import committed, sweep
 from melcodec.store.finalize import Summary, finalize
-from melcodec.store.layout import LOCK, part_name
+from melcodec.store.layout import LOCK, marker_path, part_name, part_path
 from melcodec.store.plan import Segment, Unit, extend_plan
 from melcodec.store.retry import begin_retry, end_retry, resume_retry
 
@@ -87,6 +87,7 @@ def preprocess(
         segments = extend_plan(folder, utterances, settings.unit_size, callbacks.say)
         sweep(folder)
         retried = _retry(folder, segments, settings.retry_failed, callbacks.say)
+        _tell_changed(folder, segments, callbacks.say)
         meter, todo = _survey(folder, segments, retried, callbacks.say)
         stuck: dict[str, str] = {}
         if todo:
@@ -188,10 +189,37 @@ def _retry(folder: Path, segments: Sequence[Segment], wanted: bool, say: Callabl
         return under_way
     opened = begin_retry(folder, segments) if wanted else []
     if opened:
-        say(f"{'1 unit that holds' if len(opened) == 1 else f'{len(opened)} units that hold'} failures: done again")
+        say(f"{'1 unit that holds' if len(opened) == 1 else f'{len(opened)} units that hold'} failures will be done again")
     elif wanted:
-        say("no unit holds failures")
+        say("nothing failed before: there is nothing to try again")
     return set(opened)
+
+
+def _tell_changed(folder: Path, segments: Sequence[Segment], say: Callable[[str], None]) -> None:
+    """Say how many files are newer than the markers of their units: what is stored of them is that of the files before."""
+    count, example = 0, ""
+    for segment in segments:
+        for number in range(len(segment.units)):
+            part = part_path(folder, segment.number, number)
+            with suppress(OSError):  # the unit is not done
+                done = marker_path(part).stat().st_mtime_ns
+                newer = [each.path for each in segment.unit(number).utterances if _changed(each.path) > done]
+                count += len(newer)
+                example = example or (f"{newer[0]}, in {part}" if newer else "")
+    if count:
+        files = "1 file has changed since it was" if count == 1 else f"{count} files have changed since they were"
+        say(
+            f"note: {files} encoded, such as {example}: what is stored of them is kept; "
+            "--retry-failed encodes those that failed; to encode others again, remove their parts and run the command again"
+        )
+
+
+def _changed(path: str) -> int:
+    """When the file was last changed, in ns; 0 where that is not known."""
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError:  # missing, or a URL
+        return 0
 
 
 def _survey(folder: Path, segments: Sequence[Segment], retried: set[str], say: Callable[[str], None]) -> tuple[Meter, Todo]:
@@ -206,7 +234,7 @@ def _survey(folder: Path, segments: Sequence[Segment], retried: set[str], say: C
             try:
                 receipt = committed(folder, segment, number)
             except MelcodecError as error:
-                say(f"{error.message}; the unit is done again")
+                say(f"{error.message}; the unit will be done again")
                 retried.discard(part_name(segment.number, number))
                 receipt = None
             if receipt is None:

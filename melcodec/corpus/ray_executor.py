@@ -122,7 +122,7 @@ class RayExecutor:
         if any(hand.ready for hand in self.hands):
             self.waiting_since = time.monotonic()
         elif time.monotonic() - self.waiting_since > PATIENCE:
-            self.say("no worker has started yet: has the cluster free cores, or GPUs?")
+            self.say("no worker has started yet: does the cluster have free cores or GPUs?")
             self.waiting_since = time.monotonic()
 
 
@@ -188,7 +188,7 @@ class _Hand:
         if not self.ready:
             self.failed_starts += 1
         if self.failed_starts == STARTS:
-            raise MelcodecError(f"workers end while they start: {error}", "is melcodec installed on every node?")
+            raise MelcodecError(f"workers stop while they start: {error}", "is melcodec installed on every node?")
         lost = [Lost(self.number, self.task, status, error)] if self.task else []
         self._start()
         yield from lost

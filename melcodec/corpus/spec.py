@@ -54,4 +54,7 @@ def check_worker(codec: Codec, spec: dict[str, Any]) -> None:
     """Raise MelcodecError unless this process has the checkpoint, the melcodec and the decoders of ``spec``."""
     here = {"melcodec": __version__, "fingerprint": codec.fingerprint, "decoder": decoder_versions()}
     if found := list(differences({key: spec[key] for key in here}, here)):
-        raise MelcodecError(f"a worker differs from the run: {'; '.join(found)}", "install the same on every machine")
+        raise MelcodecError(
+            f"a worker has other software or settings than the run: {'; '.join(found)}",
+            "install the same versions on every machine",
+        )

@@ -57,7 +57,9 @@ METRICS = {
         Metric("dwer", "word errors against the original's recognition (English)", "lower", ("pocketsphinx", "jiwer")),
     )
 }
-NO_PHASES = "it compares waves sample by sample, which says nothing after Griffin-Lim, because that invents the phases"
+NO_PHASES = (
+    "it compares waves sample by sample, which is meaningless after Griffin-Lim, because the phases are not those of the original"
+)
 GROUPS = {"all": tuple(METRICS), "core": tuple(name for name, metric in METRICS.items() if not metric.packages)}
 
 

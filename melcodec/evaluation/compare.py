@@ -207,7 +207,7 @@ class _Tally:
 
     def __init__(self, one: tuple[int, ...], other: tuple[int, ...]) -> None:
         if (largest := max(one + other)) > MAX_SIZE:
-            raise MelcodecError(f"a codebook of {largest} codes is too large to be compared; {MAX_SIZE} are not")
+            raise MelcodecError(f"a codebook of {largest} codes is too large to be compared; the limit is {MAX_SIZE}")
         if len(one) != len(other):
             raise MelcodecError(f"{len(one)} and {len(other)} codebooks cannot be compared")
         self.all = _Counts()
@@ -313,13 +313,13 @@ def _codes_verdict(found: Comparison) -> str:
     if found.same_space:
         return f"Same code space ({found.a.fingerprint}): the codes are unchanged, and a GPT trained on them stays valid."
     if found.exact == 1:
-        return (
-            f"All {found.codes} codes are the same, though the fingerprints are not known to be: as far as this speech shows, "
-            "a GPT trained on A's codes stays valid."
-        )
+        known = found.a.fingerprint and found.b.fingerprint
+        though = "although the checkpoints differ" if known else "although it is not known whether one checkpoint made them"
+        words = f"All {found.codes} codes are the same, {though}"
+        return f"{words}: as far as this speech shows, a GPT trained on A's codes stays valid."
     words = f"{1 - found.exact:.1%} of {found.codes} codes changed: a GPT trained on A's codes must be trained again for B's."
     if found.covered < TELLING:
-        return f"{words} Whether they are only renumbered, so little speech cannot tell."
+        return f"{words} This is too little speech to tell whether they are only renumbered."
     if found.matched >= RENUMBERED:
         return f"{words} {found.matched:.1%} agree once renumbered: reordering its code embeddings and outputs may do instead."
     return f"{words} The best renumbering, learned from one half of the speech, makes {found.matched:.1%} agree in the other."

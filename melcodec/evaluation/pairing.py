@@ -109,4 +109,4 @@ def checked(pair: Pair) -> Pair | LeftOut:
     shapes = [codes.shape for codes in pair.codes]
     if shapes[0] == shapes[1]:
         return pair
-    return LeftOut(pair.id, f"codes of shape {shapes[0]} and {shapes[1]} do not stand for the same stretches")
+    return LeftOut(pair.id, f"codes of shape {shapes[0]} and {shapes[1]} do not cover the same segments")

@@ -223,7 +223,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise MelcodecError(f"{path}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError):
-        raise MelcodecError(f"{path}: not an evaluation, or of a melcodec before there were any") from None
+        raise MelcodecError(f"{path}: not a report of melcodec evaluate") from None
     if kind != KIND:
         raise MelcodecError(f"{path}: holds {kind}, not an evaluation")
     if version != FORMAT:

@@ -207,7 +207,7 @@ def check_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
     path = folder / METRICS_FILE
     if overwrite or not path.exists():
         return
-    hint = "add -f to make it anew, or give another folder"
+    hint = "add -f to make it again, or give another folder"
     try:
         found = read_metrics(path)
     except MelcodecError as error:

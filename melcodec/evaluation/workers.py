@@ -20,7 +20,7 @@ from melcodec.evaluation.systems.build import CODES, build_systems
 from melcodec.metrics.codes import silent_codes
 from melcodec.processes import Finished, Pool, run_all
 
-CRASHED = "the process that scored it died"
+CRASHED = "the process that scored it stopped"
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def array_suffix(path: Path) -> str:
     """The suffix of ``path`` in lower case; MelcodecError when it is not one of ``SUFFIXES``."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise MelcodecError(f"{path}: '{suffix or path.name}' is no array format", f"use one of {', '.join(SUFFIXES)}")
+        raise MelcodecError(f"{path}: '{suffix or path.name}' is not a format for arrays", f"use one of {', '.join(SUFFIXES)}")
     return suffix
 
 

@@ -99,7 +99,7 @@ def import_xtts(path: Path, mel_stats: Path | None = None) -> ImportReport:
     if other_types := {str(value.dtype).removeprefix("torch.") for value in ours.values()} - {"float32"}:
         notes.append(f"{' and '.join(sorted(other_types))} tensors became float32")
     if not training_only(config) <= ours.keys():
-        notes.append("moving averages were missing and rebuilt: every code counts once")
+        notes.append("moving averages were missing and were rebuilt, with a count of one for every code")
     sha256 = _sha256(path)
     known = KNOWN_FILES.get(sha256, KnownFile("", OTHER_LICENCE))
     provenance = {"source": path.name, "sha256": sha256, "known": known.name or None, "licence": known.licence}
@@ -153,7 +153,7 @@ def state_for_coqui(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], tuple[st
             f"codebook_dim={checkpoint.config.dim}, num_tokens={quantizer.codebook_size}, num_resnet_blocks={backbone.num_blocks}"
         )
     if not training_only(checkpoint.config) <= checkpoint.tensors.keys():
-        notes.append("the checkpoint has no moving averages; rebuilt ones are written, every code counting once")
+        notes.append("the checkpoint has no moving averages; rebuilt ones are written, with a count of one for every code")
     return {**unused_buffers(quantizer.codebook_size), **checkpoint.build().state_dict()}, tuple(notes)
 
 

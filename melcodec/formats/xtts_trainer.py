@@ -103,7 +103,7 @@ def _replace_norms(state: dict[Any, Any], norms: Tensor, path: Path) -> list[str
         if not torch.equal(old.float(), norms):
             state[key] = norms.clone()
             told.append(
-                f"the mel norms '{key}' differed and were replaced; the GPT hears its reference recordings through them, "
+                f"the mel norms '{key}' differed and were replaced; the GPT reads its reference recordings with them, "
                 "so it must be trained again, with the same norms as mel_norm_file"
             )
     return told

@@ -76,7 +76,7 @@ def kind_of(source: str) -> str:
     """What ``source`` is: folder, audio, json, table, kaldi, shard or pattern; MelcodecError for anything else."""
     path = Path(source)
     if source == "-":
-        raise MelcodecError("-: standard input is one file, and here folders, files or lists are named", "give their names")
+        raise MelcodecError("-: standard input cannot be used here", "name folders, files or lists")
     if not source:  # pathlib takes it for the folder where one stands
         raise MelcodecError("'': no such file or folder")
     if path.is_dir():
@@ -92,7 +92,7 @@ def kind_of(source: str) -> str:
             raise MelcodecError(f"{source}: is neither audio nor a list of it", hint)
         return LISTS[_suffix(source)]
     if URL.match(source):
-        raise MelcodecError(f"{source}: places on the network are not listed", "name their files in a JSONL or CSV list")
+        raise MelcodecError(f"{source}: folders on the network cannot be listed", "name their files in a JSONL or CSV list")
     if is_pattern(source):
         return "pattern"
     raise MelcodecError(f"{source}: no such file or folder")

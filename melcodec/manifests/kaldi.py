@@ -55,7 +55,7 @@ def _recordings(path: str, rows: Rows) -> dict[str, tuple[int, str]]:
         if not file or file == "-":
             raise rows.wrong(number, f"'{name}' names no audio file")
         if name in found:
-            raise rows.wrong(number, f"'{name}' is there already, in line {found[name][0]}: {found[name][1]} and {file}")
+            raise rows.wrong(number, f"'{name}' occurs already, in line {found[name][0]}: {found[name][1]} and {file}")
         found[name] = number, file
         rows.start_beside_or_here(file)
     return found

@@ -85,7 +85,7 @@ def read_history(path: Path) -> UsageHistory:
             history = UsageHistory(arrays["steps"], arrays["counts"])
     except FileNotFoundError:
         raise MelcodecError(
-            f"{path}: no such file: this run has no history of its codes", "draw it alone: its curves are there"
+            f"{path}: no such file: this run has no history of its codes", "draw this run alone to see its curves"
         ) from None
     except OSError as error:
         raise MelcodecError(f"{path}: {error.strerror or 'not a .npz file'}") from None

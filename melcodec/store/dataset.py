@@ -7,7 +7,7 @@
 
 In memory, codes take two bytes each. Memory-mapped (``in_memory=False``), the parts are unpacked once, part by part, into
 one Arrow file ``cache/codes-HASH.arrow`` in the folder, two bytes a code as well; the system then keeps in memory what is
-being read and nothing more. The file may be deleted at any time, and is made anew when other parts have been committed.
+being read and nothing more. The file may be deleted at any time, and is made again when other parts have been committed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from melcodec.files import written_aside
 from melcodec.store import layout, parquet
 
 CACHE = "cache"
-POOL_BATCHES = 64  # batches that are sorted by length together: like lengths, yet other company every epoch
+POOL_BATCHES = 64  # batches that are sorted by length together: similar lengths, but in other combinations in every epoch
 
 
 class CodesItem(NamedTuple):
@@ -85,7 +85,7 @@ class CodesDataset(Dataset[CodesItem]):
 
     def __init__(self, path: str | Path, in_memory: bool = True, with_errors: bool = False) -> None:
         self._settle(Path(path), in_memory, with_errors, [part.name for part in layout.parts(Path(path))])
-        _ = self._index  # a damaged part is better named now than in a worker
+        _ = self._index  # report a damaged part here rather than in a worker
 
     def _settle(self, path: Path, in_memory: bool, with_errors: bool, names: list[str]) -> None:
         self.path, self.in_memory, self.with_errors = path, in_memory, with_errors

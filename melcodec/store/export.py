@@ -75,7 +75,7 @@ def export(
         MelcodecError: not a folder of codes, a damaged part, an unknown form, or ``output`` exists and must stay.
     """
     if form not in FORMS:
-        raise MelcodecError(f"{form}: no form of export", f"use one of {', '.join(FORMS)}")
+        raise MelcodecError(f"{form}: not a format of export", f"use one of {', '.join(FORMS)}")
     spec, paths = layout.read_spec(folder), layout.parts(folder)
     output = output.resolve()  # a link stays one
     _check(folder.resolve(), output, overwrite)
@@ -121,9 +121,9 @@ class _Target:
 
 
 def _check(folder: Path, output: Path, overwrite: bool) -> None:
-    """Refuse an output that would cost something; -f must not replace a folder that melcodec did not export."""
+    """Refuse an output that would destroy something; -f must not replace a folder that melcodec did not export."""
     if output == folder or output in folder.parents:
-        raise MelcodecError(f"{output}: the codes are in there", "give another place with -o")
+        raise MelcodecError(f"{output}: the codes themselves are in this folder", "give another place with -o")
     if output.exists() and not output.is_dir():
         raise MelcodecError(f"{output}: is a file; an export is a folder")
     if os.path.ismount(output):

@@ -16,8 +16,9 @@ from melcodec.store.commit import committed
 from melcodec.store.layout import part_name, part_path, read_spec
 from melcodec.store.parquet import OK, read_part, storable
 from melcodec.store.plan import Segment
+from melcodec.walk import FAILURES
 
-FAILURES, SUMMARY = "failures.jsonl", "summary.json"
+SUMMARY = "summary.json"
 COLUMNS = ("id", "num_codes", "duration", "source", "status", "error")
 SHARE = re.compile(r"(\d+(?:\.\d+)?)(%?)")
 EXAMPLES = 3  # of what failed, per reason
@@ -60,7 +61,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Limit:
-    """How many failures are none: a count, or a share of all utterances.
+    """How many failures are allowed: a count, or a share of all utterances.
 
     Args:
         text: ``12``, ``0.5%`` or ``0.005``.
@@ -75,7 +76,7 @@ class Limit:
         found = SHARE.fullmatch(self.text)
         share = float(found[1]) / (100 if found[2] else 1) if found else 2.0
         if share > 1.0:
-            raise MelcodecError(f"--max-failures {self.text}: neither a count nor a share", "as 12, 0.5% or 0.005")
+            raise MelcodecError(f"--max-failures {self.text}: is neither a count nor a share", "such as 12, 0.5% or 0.005")
         return int(share * utterances + 1e-9)
 
 

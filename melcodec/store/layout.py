@@ -20,7 +20,7 @@ RUN, SEGMENTS, PARTS, MARKER_SUFFIX = "run.json", "segments", "parts", ".done.js
 LOCK = ".lock"  # held by the process that works in the folder
 FORMAT, VERSION = "melcodec codes", 2  # 1 had one codebook_size for all num_codebooks
 COUNTS = ("samples_per_code", "sample_rate")  # of a run specification
-RESTORE = f"remove {RUN}; melcodec preprocess, run again as before, writes it anew after what the parts say"
+RESTORE = f"remove {RUN} and run melcodec preprocess again as before: it restores the file from the parts"
 
 
 def part_name(segment: int, unit: int) -> str:
@@ -66,7 +66,7 @@ def read_spec(folder: Path) -> dict[str, Any]:
     """
     path = folder / RUN
     if not path.is_file():
-        hint = "melcodec preprocess, run again as before, restores it"
+        hint = "run melcodec preprocess again as before: it restores the file"
         if not marked_parts(folder):
             hint = "melcodec preprocess makes one"
         raise MelcodecError(f"{folder}: not a folder of codes: it has no {RUN}", hint, "missing")

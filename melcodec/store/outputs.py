@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from melcodec.errors import MelcodecError, from_os
+from melcodec.walk import OUTPUTS
 
-LIST = ".melcodec.jsonl"
+LIST = OUTPUTS
 MOST_LISTS = 64  # that are kept in memory
 Recipe = Mapping[str, Any]
 # absent: to be made; current: made as it would be now; outdated: from an input that has changed; other: under another

@@ -146,7 +146,7 @@ def find_row(folder: Path, wanted: str) -> Row:
                 ids = file.read_row_group(group, ["id"]).column(0).to_pylist()
                 if wanted in ids:
                     return _row(file.read_row_group(group).slice(ids.index(wanted), 1))
-    raise MelcodecError(f"{folder}: holds no utterance '{wanted}'", "ids are relative paths without suffix, as speaker/utt1")
+    raise MelcodecError(f"{folder}: holds no utterance '{wanted}'", "ids are relative paths without suffix, such as speaker/utt1")
 
 
 def _row(table: pa.Table) -> Row:
@@ -205,7 +205,7 @@ def damage_named(path: Path) -> Iterator[None]:
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:  # what Arrow raises on the way through damage
         reason = str(error).partition("\n")[0][:160] or type(error).__name__
         raise MelcodecError(
-            f"{path}: damaged ({reason})", "melcodec corpus verify names what is damaged, melcodec preprocess makes it anew"
+            f"{path}: damaged ({reason})", "melcodec corpus verify names what is damaged, melcodec preprocess makes it again"
         ) from None
 
 

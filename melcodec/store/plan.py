@@ -238,10 +238,10 @@ def _take_planned(segments: Sequence[Segment], new: dict[str, Utterance], say: S
     if renamed:
         found, planned = renamed[0]
         what = "1 utterance is" if len(renamed) == 1 else f"{len(renamed)} utterances are"
-        say(f"{what} planned already under another id: '{found.id}' is '{planned.id}' there, and stays so")
+        say(f"{what} planned already under another id: '{found.id}' is '{planned.id}' there, and keeps that id")
     reworded += sum(_words(found) != _words(planned) for found, planned in renamed)
     if reworded:
-        say(f"{reworded} utterances have another text, speaker, language or split than when planned; the plan's stay")
+        say(f"{reworded} utterances have another text, speaker, language or split than when planned; those of the plan are kept")
 
 
 def _take_renamed(

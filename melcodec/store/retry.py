@@ -1,8 +1,8 @@
-"""Failures once more: units that hold error rows lose their markers, and with that they are to be done.
+"""Trying failures again: units that hold error rows lose their markers, and are then processed again.
 
     OUT/retry.json    which units they are, and when their markers were written; there until all is done
 
-Only error rows are made anew: rows with codes are taken from the part as it was, because their sound may be out of
+Only error rows are made again: rows with codes are taken from the part as it was, because their sound may be out of
 reach by now. A run that is killed meanwhile is resumed instead of started again: one that takes longer than its machine
 is lent for would never end.
 """
@@ -23,13 +23,13 @@ from melcodec.store.parquet import Row, part_spec, read_rows, storable
 from melcodec.store.plan import Segment, Unit
 
 RETRY = "retry.json"
-RESTORE = f"put it back from a copy; or remove {RETRY}, and what it opened is made anew as a whole, rows with codes too"
+RESTORE = f"put it back from a copy; or remove {RETRY}, and its units are made again as a whole, rows with codes included"
 
 
 def begin_retry(folder: Path, segments: Sequence[Segment]) -> list[str]:
     """Open the units of the store ``folder`` that hold error rows; their names.
 
-    The list is written before the first marker goes, so that a retry that is killed here can be resumed.
+    The list is written before the first marker is removed, so that a retry that is killed here can be resumed.
     """
     found = [(segment, number) for segment in segments for number in range(len(segment.units))]
     opened = [part_name(segment.number, number) for segment, number in found if _failures(folder, segment, number)]

@@ -26,7 +26,7 @@ WORDS = {("settings.on_truncated", "drop"): "fail or drop"}
 def begin_or_resume(folder: Path, spec: dict[str, Any], say: Callable[[str], None] = print) -> dict[str, Any]:
     """Write ``spec`` as the run's in a new folder; in an old one, the specification that stands there.
 
-    Every part holds it, too: where parts are done and the run's own file is gone, it is written anew after them.
+    Every part holds it, too: where parts are done and the run's own file is gone, it is restored from them.
 
     Raises:
         MelcodecError: the old one differs; every difference is named.
@@ -36,24 +36,24 @@ def begin_or_resume(folder: Path, spec: dict[str, Any], say: Callable[[str], Non
     before = read_spec(folder) if there else _spec_of_parts(folder)
     if before is not None and (found := list(differences(before, spec))):
         raise MelcodecError(
-            f"{folder}: was begun under another specification: {'; '.join(found)}",
-            "give what it was begun with, or another output folder",
+            f"{folder}: was started with other settings: {'; '.join(found)}",
+            "give the same settings as before, or another output folder",
         )
     if not there:
         with written_aside(path) as aside:
             aside.write_text(json.dumps(before or spec, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         if before is not None:
-            say(f"{path}: was gone; it is written anew after what the parts say")
+            say(f"{path}: was missing; it is written again from what the parts contain")
     return before or spec
 
 
 def _spec_of_parts(folder: Path) -> dict[str, Any] | None:
-    """What all committed parts of ``folder`` were made under; None where none is readable, so that all are made anew."""
+    """What all committed parts of ``folder`` were made under; None where none is readable, so that all are made again."""
     found: dict[str, Any] | None = None
     for part in marked_parts(folder):
         try:
             made = part_spec(part)
-        except MelcodecError:  # the survey reports it, and the unit is done again
+        except MelcodecError:  # the survey reports it, and the unit will be done again
             continue
         if found is not None and made != found:
             raise MelcodecError(

@@ -21,10 +21,10 @@ from melcodec.store import layout, parquet
 from melcodec.store.plan import FACTS, LINES, plan_files, segment_folders
 
 PART = re.compile(r"(\d{4,})-(\d{5,})\.parquet")
-AGAIN = "melcodec preprocess, run again as before, makes anew what is missing or damaged"
-REMOVE = "remove these parts; melcodec preprocess, run again as before, makes them anew"
-STRAY = "remove parts that are in no plan, and their markers: nothing makes or repairs them"
-NEW_PLAN = "a plan cannot be made anew: put segments/ back from a copy, or begin in a new folder"
+AGAIN = "run melcodec preprocess again as before: it makes again what is missing or damaged"
+REMOVE = "remove these parts and run melcodec preprocess again as before: it makes them again"
+STRAY = "remove parts that are in no plan, and their markers: they cannot be made again or repaired"
+NEW_PLAN = "a plan cannot be made again: put segments/ back from a copy, or start in a new folder"
 SLACK_SECONDS = 0.01  # sums of seconds depend on their order; counts do not
 Unit = tuple[int, int]  # segment and unit
 
@@ -172,7 +172,7 @@ def _part_problems(part: Path, unit: Unit, plan: _Plan, spec: dict[str, Any]) ->
     planned = plan.units[unit]
     if not part.is_file():
         marked = layout.marker_path(part).is_file()
-        what = "the part is gone, its marker is there" if marked else "not done yet"
+        what = "the part is missing, its marker is there" if marked else "not done yet"
         yield f"{what}: {len(planned)} utterances missing", AGAIN
         return
     if not layout.marker_path(part).is_file():

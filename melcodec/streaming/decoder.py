@@ -1,4 +1,4 @@
-"""Codes to a mel and to sound, as they come."""
+"""Codes to a mel and to sound, while they arrive."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StreamingDecoder:
     """Gives the mel of ``codec.decode_to_mel``, and its sound, as codes come.
 
     A frame of XTTS depends on 7 codes after its own (325 ms), and a sample on what the vocoder sees beyond that: a learned
-    one states its ``halo``; Griffin-Lim, which would see everything, works in chunks of 372 ms that overlap.
+    one states its ``halo``; Griffin-Lim, whose reach is larger, works in chunks of 372 ms that overlap.
 
         decoder = StreamingDecoder(codec)
         for codes in received:               # (Q, n) or (B, Q, n), any n
@@ -39,7 +39,7 @@ class StreamingDecoder:
 
     def __init__(self, codec: Codec, batch: int = 1) -> None:
         if codec.model.reach.decoder_halo is None:
-            raise MelcodecError("this model sees whole utterances, so sound cannot be given as codes come", code="mismatch")
+            raise MelcodecError("this model needs whole utterances, so it cannot decode a stream", code="mismatch")
         self.codec, self.batch = codec, batch
         self.reset()
 
@@ -96,7 +96,7 @@ class StreamingDecoder:
             return (total * codec.model.reach.stride - 1) * codec.frontend.hop_length
         length = inputs.whole_number(num_samples, "num_samples")
         if length < 1 or codec.num_codes(length) != total:
-            raise MelcodecError(f"{total} codes do not stand for {length} samples", code="mismatch")
+            raise MelcodecError(f"{total} codes do not fit {length} samples", code="mismatch")
         return length
 
     def _checked(self, codes: Array) -> Tensor:

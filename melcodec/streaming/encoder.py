@@ -1,4 +1,4 @@
-"""Sound to codes, as it comes."""
+"""Sound to codes, while it arrives."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class StreamingEncoder:
 
     def __init__(self, codec: Codec, batch: int = 1, sample_rate: int | None = None) -> None:
         if codec.model.reach.encoder_halo is None or codec.model.reach.look_ahead is None:
-            raise MelcodecError("this model sees whole utterances, so its codes cannot be given as sound comes", code="mismatch")
+            raise MelcodecError("this model needs whole utterances, so it cannot encode a stream", code="mismatch")
         self.codec, self.batch = codec, batch
         self.sample_rate = codec.sample_rate if sample_rate is None else inputs.checked_rate(sample_rate)
         self.reset()

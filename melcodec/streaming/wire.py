@@ -132,5 +132,5 @@ class CodeReader:
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            raise MelcodecError(f"{NAME}: a line that is no JSON object", code="damaged")
+            raise MelcodecError(f"{NAME}: a line that is not a JSON object", code="damaged")
         return value

@@ -65,7 +65,7 @@ def compute(
         for event in run_all(pool, jobs, AHEAD * num_workers):
             if isinstance(event, Lost):
                 hint = "out of memory? try --set data.num_workers=1"
-                raise MelcodecError(f"{event.task.utterance.path}: a process that computed its mel died", hint)
+                raise MelcodecError(f"{event.task.utterance.path}: a process that computed its mel stopped", hint)
             yield event.task, event.result
 
 

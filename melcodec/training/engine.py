@@ -89,7 +89,9 @@ def start_engine(config: RunConfig, device: str = "auto") -> Engine:
             dist.init_process_group("nccl" if target.type == "cuda" else "gloo")
         except (RuntimeError, ValueError) as error:  # the messages of torch.distributed are several paragraphs long
             reason = str(error).splitlines()[0]
-            raise MelcodecError(f"the processes do not find each other: {reason}", "is the port taken? --master-port") from None
+            raise MelcodecError(
+                f"the processes cannot connect to each other: {reason}", "is the port taken? --master-port"
+            ) from None
     return Engine(target, wants_bfloat16(config.train.precision, target))
 
 

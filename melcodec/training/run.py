@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,13 +25,16 @@ from melcodec.training.loop import Callbacks, Corpus, Trainer
 from melcodec.training.page import write_run_page
 from melcodec.training.state import TrainState, state_paths
 from melcodec.vocoder.build import build_vocoder
+from melcodec.walk import FAILURES
 
-CONFIG, FAILURES = "config.toml", "failures.jsonl"
+CONFIG = "config.toml"
 SPOKEN_FAILURES = 5
 STALE_CODES = (
     "warning: tuning moves the codes: those made with the starting checkpoint, and GPTs trained on them, will not fit the new "
     "one; --tune decoder keeps them valid"
 )
+DECAY = "decay"  # of the moving averages of a codebook: the setting of a model that only training uses
+FORGOTTEN = 0.05
 HEAD_START = 1.0  # seconds
 PAGE_SECONDS = 120.0  # between two drawings of a run's page, each of which takes a second or two
 # what may change between two stops of a run: nothing that decides what is learned up to there
@@ -74,6 +78,8 @@ def train(
     init = load_init(settings) if settings.train.init else None
     if init and settings.train.tune != "decoder":
         calls.say(STALE_CODES)
+    if init and settings.train.tune == "full":
+        tell_decay(settings, calls)
     norms = _norms(mel_stats, init, settings.model.mel.n_mels)
     frontend = build_frontend(settings.model.mel, norms)
     build_vocoder(settings.vocoder, frontend)  # one for another mel is refused before mels are computed
@@ -97,6 +103,18 @@ def train(
         write_run_page(folder, settings)
     engine.close()
     return state
+
+
+def tell_decay(settings: RunConfig, calls: Callbacks) -> None:
+    """Say that moving averages move the codebook however small the learning rate is, and how fast."""
+    for key, decay in flat(settings.model.model_dump(mode="json")).items():
+        if key.rpartition(".")[2] == DECAY:
+            steps = math.ceil(math.log(FORGOTTEN) / math.log(decay))
+            calls.say(
+                f"note: the codebook follows its moving averages at any learning rate: after {steps} steps "
+                f"{1 - FORGOTTEN:.0%} of what it holds comes from the new speech. --tune frozen-codebook keeps the codebook; "
+                f"--set model.{key}=0.9999 moves it more slowly"
+            )
 
 
 def check_start(settings: RunConfig) -> None:
@@ -123,11 +141,12 @@ def load_init(settings: RunConfig) -> Checkpoint:
     """The checkpoint that ``train.init`` names.
 
     Raises:
-        MelcodecError: its model is another one; each differing setting is named.
+        MelcodecError: its model is another one; each differing setting is named. The decay of its codebook may differ.
     """
     init = load_checkpoint(find_checkpoint(settings.train.init))
     theirs, ours = flat(init.config.model_dump(mode="json")), flat(settings.model.model_dump(mode="json"))
-    differing = [f"model.{key} {theirs.get(key)} -> {ours[key]}" for key in ours if theirs.get(key) != ours[key]]
+    deciding = [key for key in ours if key.rpartition(".")[2] != DECAY]
+    differing = [f"model.{key} {theirs.get(key)} -> {ours[key]}" for key in deciding if theirs.get(key) != ours[key]]
     if differing:
         raise MelcodecError(
             f"{settings.train.init}: a model of another architecture: {', '.join(differing)}",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from melcodec.audio.io import save
@@ -44,6 +45,7 @@ class Samples:
         self.mel_config, self.folder, self.validator = config.model.mel, folder / FOLDER, validator
         self.clips = validator.clips(config.train.samples)
         self.vocoder = build_vocoder(config.vocoder, validator.frontend)
+        self.loudest = validator.frontend.loudest[:, None]
 
     def take(self, step: int, model: VQVAE, counts: list[np.ndarray]) -> Snapshot:
         """What ``model`` makes of the clips after ``step``; ``counts`` (K,) of every codebook is its use."""
@@ -75,6 +77,7 @@ class Samples:
             log.picture(name, step, path)
 
     def _sound(self, log: RunLog, name: str, path: Path, step: int, mel: Tensor) -> None:
+        mel = torch.minimum(mel, self.loudest)  # as Codec.decode: an untrained model may give more than a float wave can hold
         wav = self.vocoder(mel, (mel.shape[-1] - 1) * self.mel_config.hop_length)[0].clamp(-1, 1).cpu().numpy()
         save(path, wav, self.mel_config.sample_rate)
         log.sound(name, step, wav, self.mel_config.sample_rate)

@@ -68,10 +68,10 @@ def test_what_follows_the_samples_is_no_sound(samples):
     [
         (lambda content: content[:-4_000], "ends 1000 samples before the length"),
         (lambda content: content[:-3], "ends in the middle of a sample"),
-        (lambda content: sized(content, 4_000), "goes on after the length"),
+        (lambda content: sized(content, 4_000), "has more data than its header says"),
         (lambda content: content[:30], "ends inside the header"),
         (lambda content: b"", "is empty"),
-        (lambda content: content.replace(struct.pack("<I", 16_000), struct.pack("<I", 3)), "3 Hz is outside"),
+        (lambda content: content.replace(struct.pack("<I", 16_000), struct.pack("<I", 3)), "3 Hz is not between"),
     ],
 )
 def test_all_or_an_error(samples, change, words):

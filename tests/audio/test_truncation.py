@@ -178,7 +178,7 @@ def test_the_last_byte_of_ogg_is_missed_and_so_is_the_next_page(whole, put, name
     goes_on += bytes(255 - content[table + entries - 1])
     goes_on[ends[-3] + 22 : ends[-3] + 26] = bytes(4)
     goes_on[ends[-3] + 22 : ends[-3] + 26] = checksum(goes_on[ends[-3] :]).to_bytes(4, "little")
-    assert "goes on in another" in missing(put(name, bytes(goes_on)))
+    assert "continues in another" in missing(put(name, bytes(goes_on)))
 
 
 def test_a_long_tag_in_front_of_mp3(whole, put):

@@ -101,7 +101,7 @@ def test_frames_of_mpeg_are_counted(whole, put):
     np.testing.assert_array_equal(load(put("tagged.mp3", tagged), RATE), expected)
     assert ": damaged after " in refused(put("hole.mp3", bare[:middle] + bytes(100) + bare[middle + 100 :])).message
     assert "ends inside a frame" in refused(put("cut.mp3", bare[:-10])).message
-    assert "are no MPEG audio" in refused(put("rest.mp3", bare + bytes(100_000))).message
+    assert "are not MPEG audio" in refused(put("rest.mp3", bare + bytes(100_000))).message
     faster = put("faster.mp3", b"")
     soundfile.write(faster, expected, 44_100)
     error = refused(put("rates.mp3", bare + faster.read_bytes()))

@@ -33,11 +33,11 @@ def test_info(cli, codes, speech):
     status, out, err = cli("corpus", "info", "codes")
     assert (status, err) == (0, "")
     facts = {line[:12].strip(): line[13:].strip() for line in out.splitlines()}
-    assert facts["planned"] == "26 utterances, 0 of them not done yet"
+    assert facts["planned"] == "26 utterances"
     assert facts["with codes"] == "24 utterances, 1.1 minutes"
     assert facts["failed"] == "1 silent, 1 unreadable"
     assert facts["fingerprint"] == speech[1]["fingerprint"]
-    assert facts["codebook 0"].endswith(" used, perplexity " + facts["codebook 0"].rpartition(" ")[2])
+    assert facts["codebook"].endswith(" used, perplexity " + facts["codebook"].rpartition(" ")[2])
     assert facts["languages"] == "de 6, en 12, nl 6"
     assert facts["speakers"] == "4"
 
@@ -56,14 +56,14 @@ def test_verify(cli, codes):
     status, out, err = cli("corpus", "verify", "codes")
     assert status == 1
     assert out.splitlines() == [
-        "parts/0000-00001.parquet  the part is gone, its marker is there: 10 utterances missing",
+        "parts/0000-00001.parquet  the part is missing, its marker is there: 10 utterances missing",
         "parts/0000-00002.parquet  has no marker, so it is not committed: 6 utterances missing",
     ]
     assert err.splitlines()[:2] == [
-        "left over, and not read: parts/.0000-00002.ab.parquet",
+        "not part of the corpus, ignored: parts/.0000-00002.ab.parquet",
         "26 planned utterances, 3 parts, 2 problems",
     ]
-    assert err.splitlines()[2:] == ["hint: melcodec preprocess, run again as before, makes anew what is missing or damaged"]
+    assert err.splitlines()[2:] == ["hint: run melcodec preprocess again as before: it makes again what is missing or damaged"]
     status, out, _ = cli("corpus", "verify", "codes", "--json")
     assert status == 1
     assert json.loads(out)["problems"][1]["where"] == "parts/0000-00002.parquet"
@@ -75,20 +75,20 @@ def test_hints_that_help(cli, refused, codes, speech):
     status, _, err = cli("corpus", "verify", "codes")
     assert status == 1
     assert [line for line in err.splitlines() if line.startswith("hint")] == [
-        "hint: remove parts that are in no plan, and their markers: nothing makes or repairs them"
+        "hint: remove parts that are in no plan, and their markers: they cannot be made again or repaired"
     ]
     with (codes / "segments/0000/plan.jsonl").open("a") as plan:
         plan.write("\n")
     _, _, err = cli("corpus", "verify", "codes")
     assert [line for line in err.splitlines() if line.startswith("hint")] == [
-        "hint: a plan cannot be made anew: put segments/ back from a copy, or begin in a new folder"
+        "hint: a plan cannot be made again: put segments/ back from a copy, or start in a new folder"
     ]
     layout.part_path(codes, 0, 1).write_bytes(b"PAR1")
     for words in (["info"], ["export", "--to", "npy", "-o", "out"]):
         assert "hint: melcodec corpus verify names what is damaged" in refused("corpus", words[0], "codes", *words[1:])
     (codes / "run.json").write_text("{")
     for word in ("info", "verify"):
-        assert "run.json: damaged: not JSON\nhint: remove run.json; melcodec preprocess" in refused("corpus", word, "codes")
+        assert "run.json: damaged: not JSON\nhint: remove run.json and run melcodec" in refused("corpus", word, "codes")
 
 
 def test_export(cli, refused, codes, tmp_path):

@@ -194,5 +194,5 @@ def test_a_store_is_told_from_codes_files(words, refused, tmp_path, monkeypatch)
     (tmp_path / "codes").mkdir()
     (tmp_path / "codes" / "run.json").write_text("{}")
     said = refused("decode", "codes", *words)
-    assert "codes: a folder of melcodec preprocess" in said
+    assert "codes: a folder that melcodec preprocess wrote" in said
     assert "--id" in said

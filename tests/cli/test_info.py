@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -160,3 +161,14 @@ def test_folders_that_melcodec_wrote_have_their_own_way_in(name, hint, refused, 
     said = refused("info", "folder")
     assert "is a folder that melcodec wrote" in said
     assert f"hint: {hint}" in said or f"hint: open {hint}" in said
+
+
+def test_a_checkpoint_in_words_is_short(cli, tmp_path):
+    """Settings of the training are named; --json has all of them."""
+    ran = cli("info", "melcodec-base")
+    assert "parameters        13,200,976\n" in ran.out
+    assert "27,461,216 bytes\n" in ran.out
+    assert re.search(r"^trained from +[0-9a-f]{12}$", ran.out, re.MULTILINE)
+    assert re.search(r"^settings +augment, .*: --json shows them$", ran.out, re.MULTILINE)
+    assert "{" not in ran.out
+    assert max(map(len, ran.out.splitlines())) < 200

@@ -213,7 +213,7 @@ def test_codes_of_two_checkpoints_never_share_a_folder(cli, refused, speech_fold
     for source, target in ((speech_folder / "a", "out/a"), (speech_folder, "out")):  # the same inputs again; and more of them
         err = refused("encode", source, "-o", target, "--to", to, *another["codes"])
         assert "was made differently: fingerprint was " in err
-        assert "hint: add -f to make all anew, or give another output folder" in err
+        assert "hint: add -f to make all of them again, or give another output folder" in err
     err = refused("encode", speech_folder / "b", "-o", "out", "--to", to, "-f", *another["codes"])
     assert "hint: give another output folder, or remove what is in this one" in err
     assert stamps(out) == before
@@ -235,7 +235,7 @@ def test_codes_of_an_older_melcodec_say_who_made_them(cli, refused, speech_folde
     assert "fingerprint was " in refused("encode", speech_folder / "a", "-o", "out", "--to", "npz", *another["codes"])
     status, _, err = cli("encode", speech_folder / "a", "-o", "out", "--to", "npz", *tiny)
     assert status == 0
-    assert f"2 are not listed in {LIST}: nothing tells what they were made from" in err
+    assert f"2 are not listed in {LIST}: it is not known what they were made from" in err
 
 
 def test_what_comes_from_a_replaced_input_is_made_anew(cli, codec, speech_folder, tiny, tmp_path):
@@ -251,6 +251,55 @@ def test_what_comes_from_a_replaced_input_is_made_anew(cli, codec, speech_folder
     assert "1 files decoded, 1 existed already" in cli("decode", "codes", "-o", "mels", *tiny).err
     after = {name: (tmp_path / name).read_bytes() for name in before}
     assert [name for name in before if before[name] != after[name]] == ["codes/0.npy", "mels/0.npy"]
+
+
+def test_a_roundtrip_notices_what_changed(cli, refused, speech_folder, tiny, another, tiny_vocoder, tmp_path):
+    """As encode and decode do: replaced inputs are done again, another checkpoint or vocoder is refused."""
+    shutil.copytree(speech_folder / "a", tmp_path / "in")
+    assert cli("roundtrip", "in", "-o", "out", *tiny).status == 0
+    before = stamps(tmp_path / "out")
+    for more in (another["codes"], another["decoder"], [*tiny, "--vocoder", tiny_vocoder]):
+        err = refused("roundtrip", "in", "-o", "out", *more)
+        assert "was made differently: " in err
+        assert "hint: add -f to make all of them again, or give another output folder" in err
+    assert stamps(tmp_path / "out") == before
+    shutil.copy(speech_folder / "c/0.wav", tmp_path / "in/0.wav")
+    status, _, err = cli("roundtrip", "in", "-o", "out", *tiny)
+    assert (status, "1 files encoded and decoded, 1 existed already and were kept" in err) == (0, True)
+    assert "1 were outdated: their inputs have changed since" in err
+    assert [name for name, time in stamps(tmp_path / "out").items() if before[name] != time] == ["0.wav"]
+    assert soundfile.info(tmp_path / "out/0.wav").frames == soundfile.info(speech_folder / "c/0.wav").frames
+
+
+@pytest.mark.parametrize("command", ["decode", "roundtrip"])
+def test_a_vocoder_that_was_trained_further_is_another(cli, refused, speech_folder, tiny, tiny_vocoder, tmp_path, command):
+    """A name such as run/ stays the same while its weights change, so weights are compared and not names."""
+    (tmp_path / "run").mkdir()
+    shutil.copy(tiny_vocoder, tmp_path / "run/best.safetensors")
+    assert cli("encode", speech_folder / "a", "-o", "codes", *tiny).status == 0
+    source = "codes" if command == "decode" else speech_folder / "a"
+    words = [command, source, "-o", "out", "--to", "wav", *tiny, "--vocoder"]
+    assert cli(*words, "run").status == 0
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    assert "2 existed already" in cli(*words, "moved").err
+    changed = tmp_path / "moved/best.safetensors"
+    content = bytearray(changed.read_bytes())
+    content[-4] ^= 1  # the last bytes are weights
+    changed.write_bytes(content)
+    assert "was made differently: vocoder was " in refused(*words, "moved")
+    (tmp_path / "more.toml").write_text('kind = "griffin-lim"\niterations = 3\n')
+    assert "was made differently: vocoder was " in refused(*words, "more.toml")
+
+
+def test_the_list_of_a_folder_is_not_counted(cli, codes, speech_folder, tiny, tmp_path):
+    for _ in range(2):  # the second time there is something to keep
+        for command, source in (("encode", speech_folder / "a"), ("decode", "out-encode"), ("roundtrip", speech_folder / "a")):
+            status, _, err = cli(command, source, "-o", f"out-{command}", *tiny)
+            assert status == 0
+            assert "not taken" not in err, (command, err)
+    (tmp_path / "out-encode/.other").touch()
+    (tmp_path / "out-encode/failures.jsonl").touch()
+    assert "not taken for codes: 1 hidden\n" in cli("decode", "out-encode", "-o", "out-decode", *tiny).err
 
 
 @pytest.mark.parametrize("change", ["checkpoint", "domain"])
@@ -276,6 +325,6 @@ def test_bare_npy_codes_are_decoded_with_a_note(cli, examples, tiny):
     assert "note: .npy holds neither the length nor the checkpoint's fingerprint" in err
     assert "note:" not in cli("encode", examples["lj_en"], "-o", "c.npz", *tiny).err
     for command in (("decode", "c.npy", "-o", "x.npy"), ("plot", "codes", "c.npy", "-o", "x.png")):
-        assert "note: c.npy: no fingerprint, so nothing tells" in cli(*command, *tiny).err
+        assert "note: c.npy: no fingerprint, so it is not known" in cli(*command, *tiny).err
         assert "note:" not in cli(*command, "--any-checkpoint", "-f", *tiny).err
     assert "note:" not in cli("decode", "c.npz", "-o", "y.npy", *tiny).err

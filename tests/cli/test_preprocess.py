@@ -117,7 +117,7 @@ def test_every_option_reaches_the_job(cli, speech_folder, examples, monkeypatch)
     ("words", "complaint"),
     [
         (["nothing"], "nothing: no such file or folder"),
-        (["{speech}", "--max-failures", "some"], "--max-failures some: neither a count nor a share"),
+        (["{speech}", "--max-failures", "some"], "--max-failures some: is neither a count nor a share"),
         (["{speech}", "--checkpoint", "gone"], "gone: no such checkpoint"),
         (["{speech}", "--device", "abacus"], "--device abacus: no such kind of device"),
     ],

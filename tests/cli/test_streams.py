@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from melcodec.cli._examples import walk_commands
+from melcodec.cli.main import whole_command
 from melcodec.codec import Codec
 from tests import forked
 
@@ -81,9 +83,41 @@ def test_a_folder_is_never_a_stream(refused, speech_folder, tiny, tiny_checkpoin
         ("evaluate", "-", "-o", "x"),
         ("mel-stats", "-", "-o", "x.npy"),
     ):
-        assert "standard input is one file" in refused(*words), words
+        assert "error: -: standard input cannot be used here" in refused(*words), words
     assert "standard input has no name" in refused("encode", "-", *tiny)
+    assert "--id takes one folder" in refused("decode", "-", "--id", "a", "-o", "x.wav", *tiny)
     assert not (tmp_path / "-").exists()
+
+
+# where - is standard input or output, or is refused by what looks through sources, as the tests above show
+STREAMS = {"--output", "--into", "--prompt", "--train", "IN", "FILE", "DVAE.PTH", "DATA"}
+# what takes a word and not the name of a file or folder
+WORDS = {"--to", "--device", "--id", "--from", "--metrics", "--set", "--vary", "--seeds", "--preset", "--tune", "--pattern"}
+WORDS |= {"--address", "--engine", "--runtime", "--on-truncated", "--max-failures", "NAME", "COMMAND"}
+
+
+def test_names_of_files_that_standard_input_cannot_stand_for(cli, tmp_path):
+    """Every other option and argument that takes a name refuses -, and numbers do so as usual; a new one must be sorted in."""
+    refused, seen = set(), set()
+    for command, parsed in walk_commands(whole_command()):
+        for parameter in [] if hasattr(parsed, "commands") else parsed.params:
+            option = parameter.param_type_name == "option"
+            word = next(word for word in parameter.opts if word.startswith("--")) if option else parameter.metavar
+            seen.add(word)
+            if (option and parameter.is_flag) or word in STREAMS | WORDS:
+                continue
+            place = [] if option else ["x"] * [each.name for each in parsed.params].index(parameter.name)
+            status, _, err = cli(*command.split(), *([word] if option else place), "-")
+            if status == 1:
+                assert err.startswith(f"error: {word} -: standard input and output cannot be used here\nhint: "), (command, err)
+                refused.add(word)
+            else:
+                assert status == 2, (command, word, err)
+                assert "valid integer" in err or "valid number" in err or "is not a valid" in err, (command, word, err)
+    assert {"--checkpoint", "--init", "--config", "--vocoder", "--mel-stats", "--prior", "--valid", "--plot"} <= refused
+    assert {"CHECKPOINT", "A", "B", "PRIOR", "CODES", "RUN"} <= refused
+    assert seen >= STREAMS | WORDS
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not shutil.which("sh"), reason="needs a shell")

@@ -14,11 +14,14 @@ import time
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 
+from melcodec.cli import _steps
 from melcodec.cli import train as train_command
-from melcodec.config import load_preset, with_overrides
+from melcodec.cli._steps import Steps
+from melcodec.config import load_preset
 from melcodec.formats.checkpoint import load_checkpoint
 from tests import forked
 
@@ -124,13 +127,14 @@ def test_a_line_after_the_first_step_and_then_one_a_minute(monkeypatch, capsys):
     """Time left counts steps alone: the cache and a validation may have taken an hour."""
     clock = iter([1000.0, 1500.0, 1504.0, 1508.0, 1544.0, 1564.0])
     monkeypatch.setattr(train_command, "_memory", lambda: "1 GiB")
-    monkeypatch.setattr(train_command.time, "monotonic", lambda: next(clock))
-    reporter = train_command.Reporter(with_overrides(load_preset("tiny"), ["train.steps=1000"]))
+    monkeypatch.setattr(_steps.time, "monotonic", lambda: next(clock))
+    reporter = train_command.Reporter(load_preset("tiny"), Steps(1000))
     reporter.stepped(0, {})
     reporter.report("valid", 0, {"codes_used": 7, "perplexity": 5.0, "log_mel_l1": 1.0})
     for step in (1, 2, 11, 16):
         reporter.stepped(step, {"loss": 1.0})
-    _, *said = capsys.readouterr().err.splitlines()
+    preparing, _, *said = capsys.readouterr().err.splitlines()
+    assert preparing == "preparing the first step: starting the codebook and validating"
     assert [line.split(":")[0] for line in said] == ["step 1/1000", "step 16/1000"]
     assert said[0].endswith(": loss 1.0000, 7 codes used, 4.0 s a step, 1.5 min of audio/min, 1 GiB, 67 min left")
     assert said[1].endswith(", 66 min left")
@@ -239,8 +243,12 @@ FINE = ["--device", "cpu", "--set", "train.steps=4", "--set", "train.valid_every
 
 def test_fine_tuning_takes_the_model_of_its_start(cli, speech_folder, tiny_checkpoint, tmp_path):
     before = tiny_checkpoint.read_bytes()
-    status, _, err = cli("train", speech_folder, "--init", tiny_checkpoint, "--tune", "decoder", *FINE, "-o", "run")
+    # warnings are errors in tests: this model gives mels that are louder than sound can be, and samples must be sound
+    sampled = [*FINE, "--set", "train.samples=1"]
+    status, _, err = cli("train", speech_folder, "--init", tiny_checkpoint, "--tune", "decoder", *sampled, "-o", "run")
     assert status == 0, err
+    assert err.splitlines()[1] == "preparing the first step: validating"
+    assert soundfile.read(tmp_path / "run/samples/clip0-step-00000004.wav")[0].any()
     assert "step 0: validation log-mel L1" in err
     assert "100.0% of the codes as before" in err.splitlines()[-3]
     assert re.search(r"step 4: validation log-mel L1 \d+\.\d+ \(\d+\.\d+ before\)", err)
@@ -260,10 +268,26 @@ def test_tuning_that_moves_codes_says_so(cli, speech_folder, tiny_checkpoint, tu
     assert "GPTs trained on them, will not fit the new one; --tune decoder keeps them valid" in err
 
 
+def test_full_tuning_moves_the_codebook_and_says_how_fast(cli, speech_folder, tiny_checkpoint, tmp_path):
+    """Moving averages know no learning rate: this is said, and their decay can be set although the model comes from --init."""
+    tune = ["train", speech_folder, "--init", tiny_checkpoint, *FINE, "-o"]
+    assert "note:" not in cli(*tune, "kept", "--tune", "frozen-codebook").err
+    assert "after 299 steps 95% of what it holds comes from the new speech" in cli(*tune, "moved").err
+    assert "after 29956 steps" in cli(*tune, "slowly", "--set", "model.quantizer.decay=0.9999").err
+    start = load_checkpoint(tiny_checkpoint).tensors["codebook.embed"]
+    moved = {
+        name: (load_checkpoint(tmp_path / name / "last.safetensors").tensors["codebook.embed"] - start).abs().max().item()
+        for name in ("kept", "slowly", "moved")
+    }
+    assert moved["kept"] == 0 < 10 * moved["slowly"] < moved["moved"]
+
+
 def test_a_start_of_another_architecture_is_refused(refused, speech_folder, tiny_checkpoint):
     err = refused("train", speech_folder, "--init", tiny_checkpoint, "--preset", "tiny", "-o", "run")
     assert "a model of another architecture: model.dim 8 -> 16" in err
     assert "model.quantizer.codebook_size 32 -> 64" in err
+    err = refused("train", speech_folder, "--init", tiny_checkpoint, "--set", "model.dim=16", "-o", "run")
+    assert "a model of another architecture: model.dim 8 -> 16" in err
 
 
 @pytest.mark.slow

@@ -110,6 +110,28 @@ def test_one_worker_gives_the_same_bytes_and_a_second_run_changes_nothing(undist
     assert said == []
 
 
+def test_a_file_that_is_replaced_later_is_named(utterances, speech_folder, run, said, tmp_path):
+    """Its codes are those of the file before: nothing that is stored changes, and the way to encode it again is said."""
+    shutil.copytree(speech_folder / "a", tmp_path / "data")
+    run(utterances(tmp_path / "data"), tmp_path / "codes")
+    before = files(tmp_path / "codes")
+    changed = tmp_path / "data/0.wav"
+    shutil.copy(speech_folder / "c/0.wav", changed)
+    os.utime(changed, (time.time() + 1, time.time() + 1))
+    run(utterances(tmp_path / "data"), tmp_path / "codes")
+    part = tmp_path / "codes/parts/0000-00000.parquet"
+    (note,) = said
+    assert note.startswith(f"note: 1 file has changed since it was encoded, such as {changed}, in {part}: ")
+    assert "others again, remove their parts and run the command again" in note
+    assert files(tmp_path / "codes") == before
+    part.unlink()
+    os.utime(changed)
+    run(utterances(tmp_path / "data"), tmp_path / "codes")
+    assert files(tmp_path / "codes") != before
+    run(utterances(tmp_path / "data"), tmp_path / "codes")
+    assert len(said) == 2 + 1  # the note, and it again with the part that is missing
+
+
 def test_what_is_damaged_is_repaired_and_said_and_nothing_else_is_touched(undisturbed, messy, utterances, run, said, tmp_path):
     folder = copied(undisturbed[0], tmp_path / "codes")
     parts = sorted((folder / "parts").glob("*.parquet"))
@@ -121,8 +143,8 @@ def test_what_is_damaged_is_repaired_and_said_and_nothing_else_is_touched(undist
     run(utterances(messy), folder)
     assert files(folder) == files(undisturbed[0])
     assert said == [
-        f"{parts[0]}: is gone; the unit is done again",
-        f"{parts[2]}: is not what its marker says; the unit is done again",
+        f"{parts[0]}: is gone; the unit will be done again",
+        f"{parts[2]}: is not what its marker says; the unit will be done again",
     ]
     assert all(path.stat().st_mtime_ns == times[path] for path in parts[3:])
 
@@ -274,7 +296,7 @@ def test_a_specification_that_is_gone_is_written_anew_after_the_parts(undisturbe
     assert files(folder) == before
     run(utterances(messy), folder)
     assert files(folder) == files(undisturbed[0])
-    assert said == [f"{folder}/run.json: was gone; it is written anew after what the parts say"]
+    assert said == [f"{folder}/run.json: was missing; it is written again from what the parts contain"]
 
 
 def test_parts_of_different_runs_have_no_specification(undisturbed, messy, utterances, run, tmp_path):
@@ -300,7 +322,7 @@ def test_a_specification_that_is_damaged(undisturbed, messy, utterances, run, tm
     (folder / "run.json").write_text("{")
     with pytest.raises(MelcodecError, match=r"run\.json: damaged: not JSON") as caught:
         run(utterances(messy), folder)
-    assert caught.value.hint.startswith("remove run.json; ")
+    assert caught.value.hint.startswith("remove run.json and run ")
     (folder / "run.json").unlink()  # as it says
     run(utterances(messy), folder)
     assert files(folder) == files(undisturbed[0])
@@ -403,5 +425,5 @@ def test_failures_that_are_allowed(text, allowed):
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "101%", "many", "", "nan", "1e3", "%"])
 def test_limits_that_are_none(text):
-    with pytest.raises(MelcodecError, match="neither a count nor a share"):
+    with pytest.raises(MelcodecError, match="is neither a count nor a share"):
         finalize.Limit(text).allowed(1000)

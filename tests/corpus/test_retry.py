@@ -108,16 +108,17 @@ def test_what_was_cured_gets_codes_and_nothing_else_is_touched(run, cure, said, 
     stamps = times(folder)
     cure()
     assert run().ok == 15  # without being asked, nothing is done again
+    assert said.pop().startswith("note: 3 files have changed since they were encoded, such as ")
     assert times(folder) == stamps
     summary = run(retry_failed=True)
     assert (summary.ok, summary.failed, summary.missing) == (17, {"unreadable": 1}, 0)
-    assert said == ["3 units that hold failures: done again"]
+    assert said == ["3 units that hold failures will be done again"]
     assert changed(stamps, times(folder)) == {"0000-00000", "0000-00002", "0000-00008"}
     assert files(folder) == files(stores[1])  # failures.jsonl and summary.json, too
     said.clear()
     stamps = times(folder)
     assert run(retry_failed=True) == summary
-    assert said == ["1 unit that holds failures: done again"]
+    assert said == ["1 unit that holds failures will be done again"]
     assert changed(stamps, times(folder)) == {"0000-00000"}
 
 
@@ -194,8 +195,8 @@ def test_of_a_damaged_part_nothing_is_kept(run, away, said, folder):
     shutil.copy(marker_path(folder / "parts/0000-00001.parquet"), marker_path(part))  # as if redone
     assert run().ok == 13
     assert [line.partition(": ")[2] for line in said if "done again" in line and "parts" in line] == [
-        "is not what its marker says; the unit is done again",
-        "belongs to another plan; the unit is done again",
+        "is not what its marker says; the unit will be done again",
+        "belongs to another plan; the unit will be done again",
     ]
 
 
@@ -226,7 +227,7 @@ def test_where_nothing_failed_nothing_is_opened(run, cure, said, corpus, folder,
     said.clear()
     stamps = times(folder)
     run(retry_failed=True)
-    assert said == ["no unit holds failures"]
+    assert said == ["nothing failed before: there is nothing to try again"]
     assert times(folder) == stamps
 
 

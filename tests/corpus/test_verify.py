@@ -147,7 +147,7 @@ def test_what_is_gone(folder):
     part = layout.part_path(folder, 0, 2)
     part.write_bytes(part.read_bytes()[:-100])
     assert found(folder) == [
-        "parts/0000-00000.parquet: the part is gone, its marker is there: 10 utterances missing",
+        "parts/0000-00000.parquet: the part is missing, its marker is there: 10 utterances missing",
         "parts/0000-00001.parquet: has no marker, so it is not committed: 10 utterances missing",
         "parts/0000-00002.parquet: its SHA-256 is not its marker's: damaged or replaced",
     ]
@@ -350,11 +350,11 @@ def test_a_store_without_a_sound_specification(folder, speech):
             (folder / "run.json").write_text(damaged)
             with pytest.raises(MelcodecError, match="damaged") as caught:
                 look(folder)
-            assert caught.value.hint.startswith("remove run.json; melcodec preprocess, run again as before, ")
+            assert caught.value.hint.startswith("remove run.json and run melcodec preprocess again as before")
         (folder / "run.json").unlink()
         with pytest.raises(MelcodecError, match=r"it has no run\.json") as caught:
             look(folder)
-        assert caught.value.hint == "melcodec preprocess, run again as before, restores it"
+        assert caught.value.hint == "run melcodec preprocess again as before: it restores the file"
 
 
 def test_damage_that_was_there_when_the_marker_was_written(folder):

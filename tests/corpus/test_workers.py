@@ -145,7 +145,7 @@ def test_what_no_worker_can_mend_is_the_users(start, setup):
 def test_workers_that_cannot_start_are_given_up(start, monkeypatch):
     monkeypatch.setenv("PYTHONMALLOC", "no such allocator")  # python itself will not start
     executor = start()
-    with pytest.raises(MelcodecError, match="workers end while they start") as caught:
+    with pytest.raises(MelcodecError, match="workers stop while they start") as caught:
         until_idle(executor)
     assert "try fewer workers" in caught.value.hint
 

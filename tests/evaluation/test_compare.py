@@ -99,7 +99,7 @@ def test_so_little_speech_cannot_tell(folders, tmp_path):
     save_codes(tmp_path / "d" / "x.npy", Codes(np.arange(20)[None, ::-1]))
     found = compare(tmp_path / "c", tmp_path / "d")
     assert (found.matched, found.covered) == (0, 0)
-    assert "so little speech cannot tell" in verdict(found)[0]
+    assert "This is too little speech to tell" in verdict(found)[0]
 
 
 def test_the_answer_is_json(checkpoints, speech):
@@ -140,7 +140,7 @@ def test_folders_of_codes(folders, golden):
     assert found.difference is None
     assert len(found.moved) == 1
     assert found.left_out["sub/1"] == f"only in {folders[0]}"
-    assert "do not stand for the same stretches" in found.left_out["sub/2"]
+    assert "do not cover the same segments" in found.left_out["sub/2"]
 
 
 def test_two_stores(tmp_path, tiny_checkpoint, examples):

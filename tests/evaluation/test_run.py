@@ -106,7 +106,7 @@ def test_words_for_people(evaluated):
     assert page.count("<img") >= 5
     assert page.index("Verdict: poor") < page.index("<audio") < page.index("<table")
     assert not any("SI-SDR" in text for text in (words, page.split("What was not measured")[0]))
-    assert "si_sdr was not measured: it compares waves sample by sample, which says nothing after Griffin-Lim" in page
+    assert "si_sdr was not measured: it compares waves sample by sample, which is meaningless after Griffin-Lim" in page
 
 
 def test_a_second_run_scores_nothing_and_says_the_same(here, corpus, tmp_path, settings, monkeypatch):
@@ -165,7 +165,7 @@ def test_a_report_of_an_older_version_is_not_gone_on_with(here, corpus, tmp_path
 
 def test_the_floor_is_never_learned_from_what_it_is_measured_on(here, corpus, tmp_path, settings):
     report = evaluate([corpus / "speech"], tmp_path / "r", replace(settings, anchors=True, train=(corpus / "speech",)))
-    assert report.absent_systems["kmeans"] == "it is learned from training speech, which the option --train names"
+    assert report.absent_systems["kmeans"] == "it is learned from training speech, which is given with --train"
     assert "kmeans" not in [system.name for system in report.systems]
 
 
@@ -310,7 +310,7 @@ def test_a_file_that_kills_its_process_is_named_and_the_others_are_done(corpus, 
     done = forked.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("5 {'b/0': ")
-    assert "the process that scored it died" in done.stdout
+    assert "the process that scored it stopped" in done.stdout
 
 
 @pytest.mark.slow

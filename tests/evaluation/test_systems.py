@@ -54,7 +54,7 @@ def test_what_is_missing_says_what_would_bring_it(codec, monkeypatch):
     systems, absent = plan_systems(codec, anchors=True, train=False)
     assert names(systems) == ["codes", "unquantized", "mel", "original"]
     assert absent == {
-        "kmeans": "it is learned from training speech, which the option --train names",
+        "kmeans": "it is learned from training speech, which is given with --train",
         "codec2": "the program 'c2enc' is not installed",
         "opus": "the program 'opusenc' is not installed",
     }

@@ -534,7 +534,7 @@ def test_import_says_what_it_found_and_has_a_place_for_it(golden_folder, monkeyp
     fingerprint = load_checkpoint(tmp_path / "checkpoints" / "xtts.safetensors").fingerprint
     for fact in (
         digest,
-        "not a file that melcodec knows",
+        "not one of the official files",
         "K 32, D 8, hidden 16, 3 residual",
         "note: mel norms of XTTS",
         fingerprint,

@@ -116,7 +116,7 @@ def test_what_is_no_source(make, refusal):
     assert refusal("none/**/*.flac").message == "no file matches 'none/**/*.flac'"
     assert refusal("s-{0..1}.tar").message == "s-0.tar: no such file"
     for url in ("s3://bucket/data", Path("https://host/data")):  # of which pathlib makes https:/host
-        assert "not listed" in refusal(url).message
+        assert "cannot be listed" in refusal(url).message
 
 
 def test_a_pipe_is_no_file(make, facts, refusal, here):

@@ -256,7 +256,7 @@ def test_paths_of_kaldi_and_lhotse_start_beside_the_list_or_where_one_stands(mak
         ("u2 raw.ark:42", "'u2' lies in a Kaldi archive, which is not read"),
         ("u2", "'u2' names no audio file"),
         ("u2 -", "'u2' names no audio file"),
-        ("u1 b.wav", "'u1' is there already, in line 1: a.wav and b.wav"),
+        ("u1 b.wav", "'u1' occurs already, in line 1: a.wav and b.wav"),
     ],
 )
 def test_bad_lines_of_kaldi(make, refusal, here, line, message):

@@ -200,14 +200,14 @@ def test_a_model_that_sees_everything_runs_whole_and_refuses_more(golden):
         lambda wave: codec.encode_stream(np.array_split(wave, 7)),
         lambda wave: codec.encode_many([wave]),
     ):
-        with pytest.raises(MelcodecError, match="longer than 2 s: this model sees all of a sound at once"):
+        with pytest.raises(MelcodecError, match="longer than 2 s: this model needs the whole sound at once"):
             encode(long)
     with pytest.raises(MelcodecError, match="longer than 2 s"):
         codec.decode_to_mel(np.zeros((1, 51), np.int64))
 
 
 def test_heads_need_pairs_of_channels():
-    with pytest.raises(ValueError, match="16 channels have no 3 heads of an even width"):
+    with pytest.raises(ValueError, match="16 channels cannot be divided into 3 heads of an even width"):
         ConvNeXtConfig(attention=True, heads=3, **SMALL)
 
 
@@ -218,7 +218,7 @@ def test_patches_of_other_sizes():
 
 
 def test_learned_positions_have_no_window():
-    with pytest.raises(ValueError, match="a window needs rotary ones"):
+    with pytest.raises(ValueError, match="a window needs rotary positions"):
         TransformerConfig(positions="learned", window=4)
 
 

@@ -24,8 +24,8 @@ def test_without_the_package_it_is_refused_in_words(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"module": "FSQ", "decay": 0.9}, "decay is no setting of FSQ, which has levels"),
-        ({"levels": (5, 5)}, "levels is no setting of VectorQuantize, which has codebook_size, decay, kmeans"),
+        ({"module": "FSQ", "decay": 0.9}, "decay is not a setting of FSQ, which has levels"),
+        ({"levels": (5, 5)}, "levels is not a setting of VectorQuantize, which has codebook_size, decay, kmeans"),
         ({"module": "LFQ", "codebook_size": 1000}, "codebook_size 1000: LFQ needs a power of 2"),
         ({"module": "FSQ", "levels": (300, 300)}, "levels .300, 300.: more than 65,536 codewords"),
     ],
@@ -36,7 +36,7 @@ def test_settings_that_a_module_does_not_have_are_refused(settings, message):
 
 
 def test_it_is_no_part_of_a_residual_quantizer_with_dropout():
-    with pytest.raises(MelcodecError, match="dropout does not go with"):
+    with pytest.raises(MelcodecError, match="dropout cannot be combined with"):
         parse(ResidualConfig, {"dropout": 0.5, "inner": {"kind": "library"}}, "here")
 
 

@@ -174,7 +174,7 @@ def test_a_mel_is_no_codes_file(tmp_path, suffix):
 
 def test_another_suffix(tmp_path):
     for act in (load_codes, lambda path: save_codes(path, Codes(ramp(4)))):
-        with pytest.raises(MelcodecError, match=r"'\.txt' is no array format") as error:
+        with pytest.raises(MelcodecError, match=r"'\.txt' is not a format for arrays") as error:
             act(tmp_path / "c.txt")
         assert "use one of .npy, .npz, .safetensors" in error.value.hint
 

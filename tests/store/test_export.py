@@ -235,9 +235,9 @@ def test_what_exists_must_stay(folder, tmp_path):
     with pytest.raises(MelcodecError, match="is a file"):
         export(folder, tmp_path / "file", "npy", overwrite=True)
     for place in (folder, folder.parent):
-        with pytest.raises(MelcodecError, match="the codes are in there"):
+        with pytest.raises(MelcodecError, match="the codes themselves are in this folder"):
             export(folder, place, "npy", overwrite=True)
-    with pytest.raises(MelcodecError, match="zip: no form of export"):
+    with pytest.raises(MelcodecError, match="zip: not a format of export"):
         export(folder, tmp_path / "new", "zip")
 
 

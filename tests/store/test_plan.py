@@ -158,7 +158,7 @@ def test_an_id_that_means_other_sound_is_refused(extend, change):
 def test_other_words_are_told_and_the_plan_stays(extend, said):
     before = extend(listed(2))
     assert extend([replace(listed(1)[0], text="other")]) == before
-    assert said == ["1 utterances have another text, speaker, language or split than when planned; the plan's stay"]
+    assert said == ["1 utterances have another text, speaker, language or split than when planned; those of the plan are kept"]
 
 
 def test_sound_that_is_planned_keeps_its_id(extend, said):
@@ -166,13 +166,13 @@ def test_sound_that_is_planned_keeps_its_id(extend, said):
     flac, wav = Utterance("a", "/data/a.flac"), Utterance("a.wav", "/data/a.wav")
     extend([flac])
     assert planned(extend([replace(flac, id="a.flac"), wav])) == [["a"], ["a.wav"]]
-    assert said == ["1 utterance is planned already under another id: 'a.flac' is 'a' there, and stays so"]
+    assert said == ["1 utterance is planned already under another id: 'a.flac' is 'a' there, and keeps that id"]
     said.clear()
     assert planned(extend([replace(wav, id="a")])) == [["a"], ["a.wav"]]
-    assert said == ["1 utterance is planned already under another id: 'a' is 'a.wav' there, and stays so"]
+    assert said == ["1 utterance is planned already under another id: 'a' is 'a.wav' there, and keeps that id"]
     said.clear()
     assert planned(extend([replace(flac, id="x/a"), replace(wav, id="x/b")])) == [["a"], ["a.wav"]]
-    assert said == ["2 utterances are planned already under another id: 'x/a' is 'a' there, and stays so"]
+    assert said == ["2 utterances are planned already under another id: 'x/a' is 'a' there, and keeps that id"]
 
 
 @pytest.mark.parametrize("change", [{"start": 1.0}, {"duration": 1.0}, {"member": "b"}, {"path": "/data/b.tar"}])
@@ -187,7 +187,7 @@ def test_two_ids_of_one_sound_stay_two(extend, said):
     pair = [Utterance(name, "/data/a.wav") for name in "ab"]
     assert planned(extend(pair)) == [["a", "b"]]
     assert planned(extend([replace(pair[0], text="hi"), pair[1]])) == [["a", "b"]]
-    assert said == ["1 utterances have another text, speaker, language or split than when planned; the plan's stay"]
+    assert said == ["1 utterances have another text, speaker, language or split than when planned; those of the plan are kept"]
 
 
 def test_a_store_does_not_depend_on_how_it_grew(extend, said):
@@ -202,7 +202,7 @@ def test_a_planned_id_that_is_absent_stands_for_one(extend, said):
     extend([Utterance("x", "/data/a.wav", text="hi")])
     listed = [Utterance("y", "/data/a.wav"), Utterance("z", "/data/a.wav", text="hi")]
     assert planned(extend(listed)) == [["x"], ["y"]]
-    assert said == ["1 utterance is planned already under another id: 'z' is 'x' there, and stays so"]
+    assert said == ["1 utterance is planned already under another id: 'z' is 'x' there, and keeps that id"]
     said.clear()
     assert planned(extend(listed)) == [["x"], ["y"]]
 
@@ -211,8 +211,8 @@ def test_other_words_of_another_id_are_told(extend, said):
     extend([Utterance("x", "/data/a.wav", text="hi")])
     assert planned(extend([Utterance("y", "/data/a.wav", text="ho")])) == [["x"]]
     assert said == [
-        "1 utterance is planned already under another id: 'y' is 'x' there, and stays so",
-        "1 utterances have another text, speaker, language or split than when planned; the plan's stay",
+        "1 utterance is planned already under another id: 'y' is 'x' there, and keeps that id",
+        "1 utterances have another text, speaker, language or split than when planned; those of the plan are kept",
     ]
 
 
@@ -223,7 +223,7 @@ def test_a_planned_id_goes_to_other_planned_sound(extend, said):
         ["a", "a.wav"],
         ["0"],
     ]
-    assert said == ["2 utterances are planned already under another id: 'a' is 'a.wav' there, and stays so"]
+    assert said == ["2 utterances are planned already under another id: 'a' is 'a.wav' there, and keeps that id"]
 
 
 def test_ids_that_are_swapped_are_refused(extend):

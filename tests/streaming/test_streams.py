@@ -258,7 +258,7 @@ def test_a_learned_vocoder_streams_as_one_pass(tiny_checkpoint, tiny_vocoder, sp
 def test_wrong_lengths_and_codes_are_refused(tiny):
     decoder = StreamingDecoder(tiny)
     decoder.push(np.zeros((1, 3), np.int64))
-    with pytest.raises(MelcodecError, match="3 codes do not stand for 9999 samples"):
+    with pytest.raises(MelcodecError, match="3 codes do not fit 9999 samples"):
         decoder.finish(9_999)
     assert decoder.num_codes == 0  # it is ready for another stream
     for codes, words in (

@@ -420,7 +420,7 @@ def test_a_killed_worker_is_named(speech, fresh_cache):
         for child in multiprocessing.active_children():
             child.kill()
 
-    with pytest.raises(MelcodecError, match=r"a process that computed its mel died|workers end while they start") as caught:
+    with pytest.raises(MelcodecError, match=r"a process that computed its mel stopped|workers stop while they start") as caught:
         cache_mels(listed(speech, 10), MelConfig(), (1.0,), 2, kill)
     assert "out of memory?" in caught.value.hint
     assert DONE not in named(fresh_cache)
@@ -435,7 +435,7 @@ def test_a_script_without_a_guard_is_told_of_it(speech, fresh_cache, tmp_path):
     (tmp_path / "script.py").write_text(BUILD.replace('if __name__ == "__main__":', "if True:"))
     command = [sys.executable, tmp_path / "script.py", speech, "2", "1", "no flag"]
     told = forked.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert "refused workers end while they start" in told.stdout
+    assert "refused workers stop while they start" in told.stdout
     assert "under if __name__ == '__main__':" in told.stdout
     assert "put its work under if __name__" in told.stderr
 

@@ -157,6 +157,6 @@ def test_a_port_that_is_taken(speech_folder, tmp_path):
         command = [sys.executable, "-m", "melcodec", "train", str(speech_folder), *SETTINGS, "-o", "run"]
         done = forked.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1
-    assert "error: the processes do not find each other" in done.stderr
+    assert "error: the processes cannot connect to each other" in done.stderr
     assert "hint: is the port taken?" in done.stderr
     assert "Traceback" not in done.stderr

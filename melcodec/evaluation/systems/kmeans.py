@@ -33,7 +33,7 @@ class KMeans(System):
     def unavailable(cls, codec: Codec, train: bool) -> str:
         """See ``base.System``."""
         if not train:
-            return "it is learned from training speech, which the option --train names"
+            return "it is learned from training speech, which is given with --train"
         return "it is defined for models with one codebook" if codec.num_codebooks > 1 else ""
 
     def output(self, original: Sound, codes: np.ndarray) -> Sound:
