@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from melcodec.config.base import NOT_IN_CODES, Settings
 
-LONGEST = "mel frames; a model that sees all of a sound at once refuses a longer one"
+LONGEST = "longest sound in mel frames; a model that needs the whole sound at once refuses a longer one"
 
 
 def check_heads(width: int, heads: int) -> None:
@@ -21,12 +21,14 @@ class ConvNeXtConfig(Settings):
     """ConvNeXt blocks at two rates of time: depthwise convolutions, RMSNorm, SwiGLU. The inner width is twice ``hidden``."""
 
     kind: Literal["convnext"] = "convnext"
-    hidden: int = Field(128, ge=1, description="channels; twice as many at the innermost", json_schema_extra=NOT_IN_CODES)
+    hidden: int = Field(
+        128, ge=1, description="channels of the first layer; the innermost has twice as many", json_schema_extra=NOT_IN_CODES
+    )
     num_blocks: int = Field(
         2, ge=0, description="blocks at each rate of time, in the encoder and in the decoder", json_schema_extra=NOT_IN_CODES
     )
     attention: bool = Field(
-        False, description="a transformer layer before and one after the quantizer; the model then sees all of a sound at once"
+        False, description="a transformer layer before and one after the quantizer; the model then needs the whole sound at once"
     )
     heads: int = Field(4, ge=1, description="of the transformer layers")
     longest: int = Field(2048, ge=4, multiple_of=4, description=LONGEST, json_schema_extra=NOT_IN_CODES)
@@ -47,9 +49,9 @@ class PatchSettings(Settings):
     """What every backbone has that cuts the mel into patches of all bands and a few frames."""
 
     kind: str
-    hidden: int = Field(256, ge=1, description="F, width of a patch inside", json_schema_extra=NOT_IN_CODES)
+    hidden: int = Field(256, ge=1, description="F, width of a patch in the layers", json_schema_extra=NOT_IN_CODES)
     num_blocks: int = Field(4, ge=1, description="layers, in the encoder and in the decoder", json_schema_extra=NOT_IN_CODES)
-    patch: int = Field(4, ge=1, le=64, description="mel frames of a patch, which is a code")
+    patch: int = Field(4, ge=1, le=64, description="mel frames of a patch; a patch becomes one code")
     overlap: int = Field(0, ge=0, le=64, description="frames on each side of a patch that it shares with its neighbours")
     smooth: bool = Field(
         False, description="a last 3x3 convolution over bands and frames of the output", json_schema_extra=NOT_IN_CODES
@@ -72,12 +74,12 @@ class TransformerConfig(PatchSettings):
 
     kind: Literal["transformer"] = "transformer"
     heads: int = Field(4, ge=1, description="of each layer")
-    positions: Literal["rotary", "learned"] = Field("rotary", description="how a layer knows where a patch stands")
+    positions: Literal["rotary", "learned"] = Field("rotary", description="how layers encode the position of a patch")
     window: int = Field(
         0,
         ge=0,
         le=1024,
-        description="codes on each side that a layer sees, which allows any length; 0: all of a sound",
+        description="codes on each side that attention reaches, for sound of any length; 0: the whole sound",
     )
     longest: int = Field(2048, ge=1, description=LONGEST + "; not with a window", json_schema_extra=NOT_IN_CODES)
 
@@ -93,9 +95,11 @@ class MambaConfig(PatchSettings):
     """Patches and Mamba-2 layers, which read time forwards, or in both directions."""
 
     kind: Literal["mamba"] = "mamba"
-    bidirectional: bool = Field(False, description="a second reading from the end in each layer, with weights of its own")
+    bidirectional: bool = Field(False, description="a second scan in each layer, from end to start, with separate weights")
     heads: int = Field(8, ge=1, description="of each layer; 2 F must be a multiple of it", json_schema_extra=NOT_IN_CODES)
-    state: int = Field(64, ge=1, description="numbers that each channel of a head remembers", json_schema_extra=NOT_IN_CODES)
+    state: int = Field(
+        64, ge=1, description="size of the recurrent state of each channel of a head", json_schema_extra=NOT_IN_CODES
+    )
     longest: int = Field(2048, ge=1, description=LONGEST, json_schema_extra=NOT_IN_CODES)
 
     @model_validator(mode="after")

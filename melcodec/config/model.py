@@ -26,7 +26,7 @@ class MelConfig(Settings):
     n_mels: int = Field(N_MELS, ge=1, description="M, bands")
     f_min: float = Field(0.0, ge=0, description="Hz")
     f_max: float = Field(8_000.0, gt=0, description="Hz")
-    floor: float = Field(1e-5, gt=0, description="mel power below this counts as silence")
+    floor: float = Field(1e-5, gt=0, description="mel power below this is set to it, and counts as silence")
 
     @model_validator(mode="after")
     def _bands_fit(self) -> MelConfig:
@@ -41,7 +41,9 @@ class ConvConfig(Settings):
     """The XTTS convolution stack. The inner width is twice ``hidden``."""
 
     kind: Literal["conv"] = "conv"
-    hidden: int = Field(256, ge=1, description="channels; twice as many at the innermost", json_schema_extra=NOT_IN_CODES)
+    hidden: int = Field(
+        256, ge=1, description="channels of the first layer; the innermost has twice as many", json_schema_extra=NOT_IN_CODES
+    )
     num_blocks: int = Field(
         3, ge=0, description="residual blocks, in the encoder and in the decoder", json_schema_extra=NOT_IN_CODES
     )
@@ -157,12 +159,16 @@ class GumbelConfig(Settings):
 
     kind: Literal["gumbel"] = "gumbel"
     codebook_size: int = Field(1024, ge=2, le=MAX_CODEBOOK_SIZE, description="K", json_schema_extra=NOT_IN_CODES)
-    temperature: float = Field(1.0, gt=0, description="of the softmax at the first step", json_schema_extra=NOT_IN_CODES)
-    final_temperature: float = Field(0.0625, gt=0, description="and from anneal_steps on", json_schema_extra=NOT_IN_CODES)
+    temperature: float = Field(
+        1.0, gt=0, description="temperature of the softmax at the first step", json_schema_extra=NOT_IN_CODES
+    )
+    final_temperature: float = Field(
+        0.0625, gt=0, description="temperature from step anneal_steps on", json_schema_extra=NOT_IN_CODES
+    )
     anneal_steps: int = Field(
         10_000,
         ge=1,
-        description="steps in which it moves, by the same factor in each",
+        description="steps over which the temperature goes from the first to the last value, by the same factor in each",
         json_schema_extra=NOT_IN_CODES,
     )
 
@@ -188,14 +194,14 @@ class LibraryConfig(Settings):
 
     kind: Literal["library"] = "library"
     module: Literal["VectorQuantize", "ResidualVQ", "GroupedResidualVQ", "FSQ", "LFQ", "SimVQ"] = Field(
-        "VectorQuantize", description="name in the package"
+        "VectorQuantize", description="class of the library"
     )
-    codebook_size: int = Field(1024, ge=2, le=MAX_CODEBOOK_SIZE, description="K; not of FSQ; of LFQ a power of 2")
+    codebook_size: int = Field(1024, ge=2, le=MAX_CODEBOOK_SIZE, description="K; FSQ has none, LFQ needs a power of 2")
     num_quantizers: int = Field(4, ge=1, le=64, description="stages of ResidualVQ and GroupedResidualVQ")
-    groups: int = Field(2, ge=1, le=256, description="of GroupedResidualVQ; D must be a multiple of it")
+    groups: int = Field(2, ge=1, le=256, description="groups of GroupedResidualVQ; D must be a multiple of it")
     levels: tuple[Annotated[int, Field(ge=3)], ...] = Field((8, 5, 5, 5), min_length=1, description="of FSQ")
     decay: float = Field(
-        0.8, gt=0, lt=1, description="of the moving averages (VectorQuantize, residual)", json_schema_extra=NOT_IN_CODES
+        0.8, gt=0, lt=1, description="decay of the moving averages (VectorQuantize, residual)", json_schema_extra=NOT_IN_CODES
     )
     kmeans: bool = Field(False, description="k-means start (VectorQuantize, residual)", json_schema_extra=NOT_IN_CODES)
 
@@ -224,7 +230,7 @@ class ResidualConfig(Settings):
     """Stages that each quantize what the stages before them left over (Q = stages x the inner Q)."""
 
     kind: Literal["residual"] = "residual"
-    stages: int = Field(4, ge=1, le=64, description="quantizers in a row")
+    stages: int = Field(4, ge=1, le=64, description="quantizers, each of which quantises what the one before it left")
     shared: bool = Field(False, description="all stages use one codebook, as in RQ-VAE")
     dropout: float = Field(
         0.0, ge=0, le=1, description="share of training items that use only their first stages", json_schema_extra=NOT_IN_CODES
@@ -247,7 +253,7 @@ class GroupedConfig(Settings):
     """The channels of a latent in equal groups, each with a quantizer of its own (Q = groups x the inner Q)."""
 
     kind: Literal["grouped"] = "grouped"
-    groups: int = Field(2, ge=1, le=256, description="D must be a multiple of it")
+    groups: int = Field(2, ge=1, le=256, description="groups; D must be a multiple of their number")
     shared: bool = Field(False, description="all groups use one quantizer")
     inner: QuantizerConfig = Field(default_factory=EMAConfig, description="the quantizer of each group")
 

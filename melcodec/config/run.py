@@ -24,7 +24,7 @@ class DataConfig(Settings):
     )
     valid_fraction: float = Field(0.02, ge=0, lt=1, description="share held out when no validation set is there")
     split: Literal["auto", "speaker", "file"] = Field("auto", description="what is held out; auto: speakers if 10 or more")
-    on_device: Literal["auto", "always", "never"] = Field("auto", description="keep all mels in the GPU's memory")
+    on_device: Literal["auto", "always", "never"] = Field("auto", description="keep all mels in the memory of the GPU")
     num_workers: int = Field(0, ge=0, description="processes that build the mel cache; 0 takes every core")
 
 
@@ -32,7 +32,7 @@ class AugmentConfig(Settings):
     """What is done to crops before the model sees them; everything is off by default."""
 
     speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field(
-        (1.0,), min_length=1, description="every file is learned at each of these speeds, pitch and formants moving along"
+        (1.0,), min_length=1, description="every file is used at each of these speeds, which also change pitch and formants"
     )
     probability: float = Field(
         1.0, ge=0, le=1, description="share of crops to which band_warp, time_scale, equalize, gain_db and noise apply"
@@ -44,11 +44,11 @@ class AugmentConfig(Settings):
     equalize: float = Field(
         0.0, ge=0, description="a smooth random equalisation: four cosines over the bands, of this deviation in natural log power"
     )
-    gain_db: float = Field(0.0, ge=0, description="dB; the level moves by a uniform draw from +-gain_db")
+    gain_db: float = Field(0.0, ge=0, description="dB; the level is changed by a uniform draw from +-gain_db")
     noise: float = Field(
         0.0, ge=0, le=1, description="share of the changed crops that get a noise floor, 15 to 45 dB below speech"
     )
-    time_flip: float = Field(0.0, ge=0, le=1, description="share of crops that run backwards")
+    time_flip: float = Field(0.0, ge=0, le=1, description="share of crops that are reversed in time")
     band_masks: int = Field(0, ge=0, description="stripes of bands hidden from the encoder, as in SpecAugment")
     band_mask_size: int = Field(8, ge=1, description="most bands a stripe hides")
     time_masks: int = Field(0, ge=0, description="stripes of time hidden from the encoder")
@@ -93,7 +93,7 @@ class DiscriminatorConfig(Settings):
 
     kind: Literal["patch"] = "patch"
     channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (24, 48, 64, 96), min_length=1, description="channels of its convolutions; one more gives its output"
+        (24, 48, 64, 96), min_length=1, description="channels of its convolutions; one more convolution gives its output"
     )
     start_step: int = Field(0, ge=0, description="first step in which it is trained and its loss counts")
     lr: float = Field(2e-4, gt=0, description="constant learning rate of its AdamW")
@@ -141,8 +141,8 @@ class ObjectiveConfig(Settings):
 class TrainConfig(Settings):
     """How long, how often, how precisely, and which part."""
 
-    steps: int = Field(20_000, ge=1, description="optimizer steps in all")
-    accumulate: int = Field(1, ge=1, description="parts of a batch that go through the model one after the other")
+    steps: int = Field(20_000, ge=1, description="optimizer steps of the whole run")
+    accumulate: int = Field(1, ge=1, description="parts of a batch that go through the model one after the other, to save memory")
     tune: Literal["full", "decoder", "frozen-codebook"] = Field("full", description="decoder keeps all codes valid")
     init: str = Field("", description="checkpoint to start from")
     weight_ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights, which are validated and saved; 0: none")
