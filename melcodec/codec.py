@@ -25,6 +25,7 @@ from melcodec.formats.shipped import DEFAULT_CHECKPOINT, find_checkpoint
 from melcodec.inputs import Array, padded
 from melcodec.metrics.codes import bit_rate
 from melcodec.store.codes import Codes
+from melcodec.timing import Timing
 from melcodec.vocoder.base import Vocoder, check_mel
 from melcodec.vocoder.build import build_vocoder
 from melcodec.vocoder.choice import DEFAULT_VOCODER, choose_vocoder
@@ -62,6 +63,8 @@ class Codec:
         self.vocoder = vocoder
         self.fingerprint = fingerprint
         self.device = device
+        reach = model.reach
+        self.timing = Timing(frontend.sample_rate, frontend.hop_length, reach.stride, reach.longest)
         self.chunk_codes = chunk_codes
 
     @classmethod
@@ -103,12 +106,12 @@ class Codec:
     @property
     def samples_per_code(self) -> int:
         """1,024 for XTTS."""
-        return self.frontend.hop_length * self.model.reach.stride
+        return self.timing.samples_per_code
 
     @property
     def code_rate(self) -> float:
         """Codes per second and codebook: 21.53 for XTTS."""
-        return self.sample_rate / self.samples_per_code
+        return self.timing.code_rate
 
     @property
     def num_codebooks(self) -> int:
@@ -132,7 +135,7 @@ class Codec:
 
     def num_codes(self, num_samples: int) -> int:
         """N for S samples: ceil((S // 256 + 1) / 4) = S // 1024 + 1 for XTTS."""
-        return self.model.num_codes(self.frontend.num_frames(num_samples))
+        return self.timing.num_codes(num_samples)
 
     def encode(self, wav: Array, sample_rate: int | None = None) -> Tensor:
         """Wav (S,) or (B, S) of floats in [-1, 1] -> codes (B, Q, N) int64.
@@ -299,12 +302,7 @@ class Codec:
         Raises:
             MelcodecError: the fingerprints are both known and differ.
         """
-        if codes.fingerprint not in (None, self.fingerprint):
-            raise MelcodecError(
-                f"{where}: made by checkpoint {codes.fingerprint}, but this one is {self.fingerprint}",
-                "give that checkpoint with --checkpoint, or --any-checkpoint to decode regardless",
-                "mismatch",
-            )
+        codes.check_made_by(self.fingerprint, where)
 
     @torch.no_grad()
     def _mel(self, wav: Tensor) -> Tensor:
@@ -324,7 +322,7 @@ class Codec:
     def _encode_chunks(self, mel: Tensor, lengths: Tensor | None) -> Iterator[Tensor]:
         """Codes of the windows over mel (B, M, T), natural."""
         reach, total = self.model.reach, mel.shape[-1]
-        self._check_longest(total)
+        self.timing.check_longest(total)
         for chunk in plan(total, self._chunk(reach.encoder_halo, total), reach.encoder_halo or 0, reach.stride):
             window = self.frontend.normalize(mel[..., chunk.read_start : chunk.read_stop])
             inside = None if lengths is None else (lengths.to(self.device) - chunk.read_start).clamp(0, window.shape[-1])
@@ -350,24 +348,14 @@ class Codec:
         frames = 0
         for block in blocks:
             frames += block.shape[-1]
-            self._check_longest(frames)
+            self.timing.check_longest(frames)
             yield block
-
-    def _check_longest(self, num_frames: int) -> None:
-        """Raise MelcodecError when ``num_frames`` are more than a model of unbounded reach accepts."""
-        longest = self.model.reach.longest
-        if longest is not None and num_frames > longest:
-            seconds = longest * self.frontend.hop_length / self.sample_rate
-            raise MelcodecError(
-                f"longer than {seconds:.0f} s: this model needs the whole sound at once, and this is its limit",
-                "cut the sound, or use a model whose reach is bounded, such as backbone conv",
-            )
 
     @torch.no_grad()
     def _decode_chunks(self, codes: Tensor, lengths: Tensor | None = None) -> Iterator[Tensor]:
         """Normalised mels of the windows over codes (B, Q, N)."""
         reach, total = self.model.reach, codes.shape[-1]
-        self._check_longest(total * reach.stride)
+        self.timing.check_longest(total * reach.stride)
         for chunk in plan(total, self._chunk(reach.decoder_halo, total), reach.decoder_halo or 0):
             window = codes[..., chunk.read_start : chunk.read_stop]
             inside = None if lengths is None else (lengths.to(self.device) - chunk.read_start).clamp(0, window.shape[-1])
@@ -377,14 +365,8 @@ class Codec:
 
     def _length(self, codes: Tensor, num_samples: int | None) -> int:
         """S: as given, else the most that reflects nothing: (4 N - 1) * 256."""
-        if num_samples is None:
-            return (codes.shape[-1] * self.model.reach.stride - 1) * self.frontend.hop_length
-        num_samples = inputs.whole_number(num_samples, "num_samples")
-        if num_samples < 1 or self.num_codes(num_samples) != codes.shape[-1]:
-            raise MelcodecError(
-                f"{codes.shape[-1]} codes do not fit {num_samples} samples, which give {self.num_codes(num_samples)} codes"
-            )
-        return num_samples
+        given = None if num_samples is None else inputs.whole_number(num_samples, "num_samples")
+        return self.timing.num_samples(codes.shape[-1], given)
 
     def _audible(self, mel: Tensor) -> Tensor:
         """Natural mel (..., M, T), no louder than sound can be: an untrained decoder's exp() may be infinite."""

@@ -14,7 +14,9 @@ PACKAGE = Path(melcodec.__file__).parent
 
 LAYERS = {
     **dict.fromkeys(("errors", "version"), 0),
-    **dict.fromkeys(("config", "chunking", "devices", "distributed", "files", "presets", "processes", "tokens", "walk"), 1),
+    **dict.fromkeys(
+        ("config", "chunking", "devices", "distributed", "files", "presets", "processes", "timing", "tokens", "walk"), 1
+    ),
     **dict.fromkeys(("audio", "metrics", "plots", "pages"), 2),
     **dict.fromkeys(("nn", "quantize", "manifests", "inputs"), 3),
     "vqvae": 4,

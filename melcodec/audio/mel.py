@@ -17,11 +17,6 @@ from melcodec.config import MelConfig
 from melcodec.devices import exact_float32, float32_by_default
 
 
-def mask(x: Tensor, lengths: Tensor) -> Tensor:
-    """Zero x (B, S) from each item's length on."""
-    return x * (torch.arange(x.shape[1], device=x.device) < lengths[:, None])
-
-
 class MelFrontend(nn.Module):
     """Log-mel spectrogram with per-band norms.
 
@@ -94,7 +89,8 @@ class MelFrontend(nn.Module):
         last = lengths.clamp(min=least)[:, None] - 1
         place = (torch.arange(wav.shape[1] + 2 * half, device=wav.device) - half).abs()
         place = (last - (last - place).abs()).clamp(min=0)
-        return F.pad(mask(wav, lengths), (0, least)).gather(1, place)
+        inside = torch.arange(wav.shape[1], device=wav.device) < lengths[:, None]
+        return F.pad(wav * inside, (0, least)).gather(1, place)
 
     def from_padded(self, wav: Tensor) -> Tensor:
         """wav (B, S') that already has half a window of context at both ends -> (B, M, (S' - n_fft) // hop + 1)."""

@@ -20,6 +20,7 @@ from melcodec.errors import MelcodecError
 from melcodec.formats.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from melcodec.formats.shipped import DEFAULT_CHECKPOINT, HUB_WEIGHTS, find_checkpoint
 from melcodec.hf.config import MelcodecConfig
+from melcodec.timing import Timing
 from melcodec.vocoder.griffin_lim import GriffinLim
 from melcodec.vqvae import build_vqvae
 
@@ -167,9 +168,8 @@ class MelcodecModel(PreTrainedModel):
             raise MelcodecError("input_values with NaN or infinity", code="nan")
         if mask is not None and (bool((mask[:, 1:] > mask[:, :-1]).any()) or not bool(mask[:, 0].all())):
             raise MelcodecError("padding_mask: padding must be on the right, and every item must have a sample")
-        longest = self.reach.longest
-        if longest is not None and values.shape[-1] // self.frontend.hop_length + 1 > longest:
-            raise MelcodecError(f"input_values of more than {longest} mel frames: this model sees all of a sound at once")
+        timing = Timing(self.frontend.sample_rate, self.frontend.hop_length, self.reach.stride, self.reach.longest)
+        timing.check_longest(timing.num_frames(values.shape[-1]))
 
 
 @torch.library.custom_op("melcodec::griffin_lim", mutates_args=())

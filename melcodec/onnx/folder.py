@@ -16,6 +16,7 @@ from melcodec.config import ModelConfig, VocoderConfig, parse
 from melcodec.config.base import Settings
 from melcodec.errors import MelcodecError
 from melcodec.formats.shipped import ONNX_FACTS
+from melcodec.timing import Timing
 
 FACTS = ONNX_FACTS
 ENCODER, DECODER, VOCODER = "encoder.onnx", "decoder.onnx", "vocoder.onnx"
@@ -54,9 +55,9 @@ class OnnxFacts(Settings):
     agreement: Agreement
 
     @property
-    def samples_per_code(self) -> int:
-        """1,024 for XTTS."""
-        return self.model.mel.hop_length * self.stride
+    def timing(self) -> Timing:
+        """How samples, frames and codes count each other."""
+        return Timing(self.model.mel.sample_rate, self.model.mel.hop_length, self.stride, self.longest)
 
 
 def is_export(path: str | Path) -> bool:

@@ -12,8 +12,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from melcodec.chunking import windows
 from melcodec.config import GriffinLimConfig, MelConfig
+from melcodec.vocoder.seams import CHUNK_FRAMES, FADE, HALO, HELD
 
-CHUNK_FRAMES, HALO, FADE, HELD = 4096, 16, (0.25, 0.75), 0.75  # as in ``vocoder.griffin_lim``, which says why
 TINY = 1e-11  # torch's istft divides by no smaller envelope
 Magnitude = Callable[[np.ndarray], np.ndarray]  # natural log-mel (M, T) -> linear magnitude (F, T)
 
@@ -67,7 +67,7 @@ class NumpyGriffinLim:
         wav = self.istft(magnitude * phases, num_samples)
         if tail is not None:
             ramp = np.linspace(0, 1, len(tail), dtype=np.float32)
-            fade = ((ramp - FADE[0]) / (FADE[1] - FADE[0])).clip(0, 1)
+            fade = ((ramp - FADE.start) / (FADE.stop - FADE.start)).clip(0, 1)
             wav[: len(tail)] = tail + fade * (wav[: len(tail)] - tail)
         return wav
 

@@ -41,6 +41,7 @@ class OnnxCodec:
     def __init__(self, folder: str | Path, chunk_codes: int = CHUNK_CODES) -> None:
         self.folder, self.chunk_codes = Path(folder), chunk_codes
         self.facts = read_facts(self.folder)
+        self.timing = self.facts.timing
         self._ort = _onnxruntime()
 
     @property
@@ -66,15 +67,7 @@ class OnnxCodec:
     @property
     def bitrate(self) -> float:
         """bit/s: 215 for XTTS."""
-        return bit_rate(self.sample_rate, self.facts.samples_per_code, self.sizes)
-
-    def num_frames(self, num_samples: int) -> int:
-        """T = S // hop + 1."""
-        return num_samples // self.facts.model.mel.hop_length + 1
-
-    def num_codes(self, num_samples: int) -> int:
-        """N for S samples."""
-        return -(-self.num_frames(num_samples) // self.facts.stride)
+        return bit_rate(self.sample_rate, self.timing.samples_per_code, self.sizes)
 
     def encode(self, wav: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
         """Wav (B, S) float32 at ``sample_rate`` -> codes (B, Q, N) in one pass.
@@ -87,7 +80,7 @@ class OnnxCodec:
             raise MelcodecError(f"waves of shape {wav.shape}, not (B, S) with at least one sample")
         if not np.isfinite(wav).all():
             raise MelcodecError("a wave with NaN or infinity", code="nan")
-        self._check_longest(self.num_frames(wav.shape[1]))
+        self.timing.check_longest(self.timing.num_frames(wav.shape[1]))
         lengths = np.full(len(wav), wav.shape[1]) if lengths is None else np.asarray(lengths)
         codes: np.ndarray = self._encoder.run(None, {"wave": wav, "lengths": lengths.astype(np.int64)})[0]
         return codes
@@ -113,7 +106,7 @@ class OnnxCodec:
         codes = gathered(self._encode_windows(counted()))
         if codes is None:
             raise MelcodecError("the wave holds no samples", code="too-short")
-        return codes[:, : self.num_codes(num_samples)].copy(), num_samples
+        return codes[:, : self.timing.num_codes(num_samples)].copy(), num_samples
 
     def _encode_windows(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Codes (Q, n) of overlapping windows of a wave.
@@ -121,7 +114,7 @@ class OnnxCodec:
         A window reflects at its artificial edges, which changes half a spectrum's window of frames there; so the halo is
         that much wider than the encoder's.
         """
-        facts, per_code = self.facts, self.facts.samples_per_code
+        facts, per_code = self.facts, self.timing.samples_per_code
         if facts.encoder_halo is None:
             whole = np.concatenate(list(self._within_longest(blocks)) or [np.empty(0, np.float32)])
             if len(whole):
@@ -141,28 +134,22 @@ class OnnxCodec:
         samples = 0
         for block in blocks:
             samples += len(block)
-            self._check_longest(self.num_frames(samples))
+            self.timing.check_longest(self.timing.num_frames(samples))
             yield block
-
-    def _check_longest(self, num_frames: int) -> None:
-        longest = self.facts.longest
-        if longest is not None and num_frames > longest:
-            seconds = longest * self.facts.model.mel.hop_length / self.sample_rate
-            raise MelcodecError(f"longer than {seconds:.0f} s: this model sees all of a sound at once, and accepts no more")
 
     def decode_to_mel(self, codes: np.ndarray, num_samples: int | None = None, normalized: bool = False) -> np.ndarray:
         """Codes (Q, N) -> natural log-mel (M, T), cropped to ``num_samples``; ``normalized``: in the model's domain."""
         codes = self._checked(codes)
         mel = np.concatenate(list(self._decode_windows(codes)), axis=-1)
         if num_samples is not None:
-            mel = mel[:, : self.num_frames(self._length(codes, num_samples))]
+            mel = mel[:, : self.timing.num_frames(self.timing.num_samples(codes.shape[-1], num_samples))]
         return mel / np.asarray(self.facts.mel_norms, np.float32)[:, None] if normalized else mel
 
     def decode_stream(self, codes: np.ndarray, num_samples: int | None = None) -> Iterator[np.ndarray]:
         """Codes (Q, N) -> float32 blocks (n,) in [-1, 1], in memory that does not grow with N."""
         codes = self._checked(codes)
-        num_samples = self._length(codes, num_samples)
-        left = self.num_frames(num_samples)
+        num_samples = self.timing.num_samples(codes.shape[-1], num_samples)
+        left = self.timing.num_frames(num_samples)
 
         def mels() -> Iterator[np.ndarray]:
             nonlocal left
@@ -182,7 +169,7 @@ class OnnxCodec:
     def _decode_windows(self, codes: np.ndarray) -> Iterator[np.ndarray]:
         """Natural log-mels (M, t) of overlapping windows of codes (Q, N)."""
         facts, total = self.facts, codes.shape[-1]
-        self._check_longest(total * facts.stride)
+        self.timing.check_longest(total * facts.stride)
         size = total if facts.decoder_halo is None else self.chunk_codes
         for chunk in plan(total, size, facts.decoder_halo or 0):
             part = codes[None, :, chunk.read_start : chunk.read_stop]
@@ -195,7 +182,7 @@ class OnnxCodec:
             magnitude = lambda frames: self._vocoder.run(None, {"mel": frames[None]})[0][0]  # noqa: E731
             yield from NumpyGriffinLim(facts.vocoder, mel, magnitude).stream(mels, num_samples)
             return
-        num_frames = self.num_frames(num_samples)
+        num_frames = self.timing.num_frames(num_samples)
         for chunk, frames in windows(mels, CHUNK_FRAMES, facts.vocoder_reach or 0):
             end = num_samples if chunk.read_stop >= num_frames else (chunk.read_stop - 1) * mel.hop_length
             length = end - chunk.read_start * mel.hop_length
@@ -205,12 +192,7 @@ class OnnxCodec:
 
     def check_fingerprint(self, codes: Codes, where: str) -> None:
         """Refuse codes that another checkpoint made; see ``Codec.check_fingerprint``."""
-        if codes.fingerprint not in (None, self.fingerprint):
-            raise MelcodecError(
-                f"{where}: made by checkpoint {codes.fingerprint}, but this one is {self.fingerprint}",
-                "give that checkpoint with --checkpoint, or --any-checkpoint to decode regardless",
-                "mismatch",
-            )
+        codes.check_made_by(self.fingerprint, where)
 
     def _checked(self, codes: np.ndarray) -> np.ndarray:
         codes = np.asarray(codes)
@@ -219,15 +201,6 @@ class OnnxCodec:
         if (codes < 0).any() or (codes.max(axis=1) >= self.sizes).any():
             raise MelcodecError(f"codes {codes.min()} .. {codes.max()} are outside 0 .. {max(self.sizes) - 1}")
         return codes.astype(np.int64)
-
-    def _length(self, codes: np.ndarray, num_samples: int | None) -> int:
-        if num_samples is None:
-            return (codes.shape[-1] * self.facts.stride - 1) * self.facts.model.mel.hop_length
-        if num_samples < 1 or self.num_codes(num_samples) != codes.shape[-1]:
-            raise MelcodecError(
-                f"{codes.shape[-1]} codes do not stand for {num_samples} samples, which have {self.num_codes(num_samples)}"
-            )
-        return num_samples
 
     @cached_property
     def _encoder(self) -> Any:

@@ -47,6 +47,19 @@ class Codes:
         known |= {"fingerprint": self.fingerprint, "sizes": sizes}
         return {key: value for key, value in known.items() if value is not None}
 
+    def check_made_by(self, fingerprint: str, where: str) -> None:
+        """Refuse codes that another checkpoint made than the one of ``fingerprint``; ``where`` they are is for the message.
+
+        Raises:
+            MelcodecError: the fingerprints are both known and differ.
+        """
+        if self.fingerprint not in (None, fingerprint):
+            raise MelcodecError(
+                f"{where}: made by checkpoint {self.fingerprint}, but this one is {fingerprint}",
+                "give that checkpoint with --checkpoint, or --any-checkpoint to decode regardless",
+                "mismatch",
+            )
+
 
 def smallest_unsigned(codebook_size: int) -> np.dtype[Any]:
     """uint8 up to K = 256, uint16 up to 65,536, uint32 beyond."""

@@ -91,13 +91,8 @@ class StreamingDecoder:
 
     def _length(self, total: int, num_samples: int | None) -> int:
         """S of ``total`` codes: as given, else the most that reflects nothing."""
-        codec = self.codec
-        if num_samples is None:
-            return (total * codec.model.reach.stride - 1) * codec.frontend.hop_length
-        length = inputs.whole_number(num_samples, "num_samples")
-        if length < 1 or codec.num_codes(length) != total:
-            raise MelcodecError(f"{total} codes do not fit {length} samples", code="mismatch")
-        return length
+        given = None if num_samples is None else inputs.whole_number(num_samples, "num_samples")
+        return self.codec.timing.num_samples(total, given)
 
     def _checked(self, codes: Array) -> Tensor:
         if 0 in getattr(codes, "shape", ()):

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from melcodec.streaming.overlap import Overlap, State, Window
 from melcodec.vocoder.base import Vocoder
-from melcodec.vocoder.griffin_lim import HALO, GriffinLim
+from melcodec.vocoder.griffin_lim import GriffinLim
 from melcodec.vocoder.learned import LearnedVocoder
+from melcodec.vocoder.seams import HALO
 
 GRIFFIN_LIM_FRAMES = 32  # of a chunk: 372 ms; fewer would leave nothing between two cross-fades
 

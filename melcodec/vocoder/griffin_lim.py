@@ -19,11 +19,9 @@ from melcodec.chunking import windows
 from melcodec.config import MelConfig
 from melcodec.vocoder.base import check_length
 from melcodec.vocoder.framing import Framing
+from melcodec.vocoder.seams import CHUNK_FRAMES, FADE, HALO, HELD
 
-HALO = 16  # frames that neighbouring chunks share on each side of their seam; 186 ms
-FADE = slice(0.25, 0.75)  # of the shared part: outside it one of the two chunks is too near its artificial end
 TINY = 1e-37  # the square of a number so small has no phase, and stays zero
-HELD = 0.75  # share of it that keeps the earlier chunk's phases, or the two would drift apart and fade into each other softly
 
 
 class GriffinLim:
@@ -49,7 +47,7 @@ class GriffinLim:
         momentum: float = 0.99,
         nmf_iterations: int = 20,
         seed: int = 0,
-        chunk_frames: int = 4096,
+        chunk_frames: int = CHUNK_FRAMES,
     ) -> None:
         self.frontend, self.iterations, self.momentum = frontend, iterations, momentum
         self.nmf_iterations, self.seed, self.chunk_frames = nmf_iterations, seed, chunk_frames

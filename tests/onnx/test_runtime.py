@@ -150,7 +150,7 @@ def test_a_model_that_sees_all_runs_whole_and_refuses_beyond(tmp_path, examples)
         (lambda runtime: runtime.decode(np.zeros((1, 4))), "float64"),
         (lambda runtime: runtime.decode(np.array([[32]])), r"outside 0 \.\. 31"),
         (lambda runtime: runtime.decode(np.array([[-1]])), "outside"),
-        (lambda runtime: runtime.decode(np.zeros((1, 4), np.int64), 10), "4 codes do not stand for 10 samples"),
+        (lambda runtime: runtime.decode(np.zeros((1, 4), np.int64), 10), "4 codes do not fit 10 samples"),
     ],
 )
 def test_wrong_arrays_are_refused(exported, wrong, words):
