@@ -171,8 +171,10 @@ def plan_jobs(
         check_not_read([output], inputs)
         return Jobs([Job(inputs[0], output)], None)
     if not single and output is not None and not output.is_dir() and output.suffix.lower() in suffixes:
+        lists = "".join(f"{item} is a list or archive; " for item in inputs[:1] if listed[0])
         raise MelcodecError(
-            f"{output}: one file cannot hold what many inputs give", f"give a folder, as -o {output.with_suffix('')}"
+            f"{output}: {lists}one file cannot hold the results of several inputs",
+            f"give a folder, as -o {output.with_suffix('')}",
         )
     jobs: list[Job] = []
     others, notes = Found(), list[str]()

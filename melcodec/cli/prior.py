@@ -41,7 +41,13 @@ CodesIn = Annotated[
     ),
 ]
 PriorFolder = Annotated[
-    Path, typer.Argument(metavar="PRIOR", help="Folder that prior train wrote.", show_default=False, callback=options.named)
+    Path,
+    typer.Argument(
+        metavar="PRIOR",
+        help="Folder that prior train wrote, or the name of a shipped one.",
+        show_default=False,
+        callback=options.named,
+    ),
 ]
 Valid = Annotated[
     list[Path] | None,
@@ -119,11 +125,11 @@ def prior_score(
 
     Score codes of speakers that the prior was not trained on. Intervals are 95 %, by resampling utterances.
     """
-    from melcodec.prior.models import load_prior
     from melcodec.prior.reading import check_space, read_codes
     from melcodec.prior.score import score_all
+    from melcodec.prior.shipped import named_prior
 
-    prior = load_prior(folder)
+    prior = named_prior(folder)
     corpus = read_codes(codes, checkpoint)
     check_space(corpus, prior.space, str(codes[0]))
     with progress("scoring") as update:
@@ -208,10 +214,10 @@ def prior_sample(
         check_output(path, overwrite)
 
     from melcodec.codec import Codec
-    from melcodec.prior.models import load_prior
     from melcodec.prior.sample import Sampling, sample
+    from melcodec.prior.shipped import named_prior
 
-    prior = load_prior(folder)
+    prior = named_prior(folder)
     codec = Codec.from_pretrained(checkpoint, device)
     if codec.fingerprint != prior.space.fingerprint:
         raise MelcodecError(

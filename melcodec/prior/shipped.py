@@ -53,8 +53,14 @@ def fitting_priors(codec: str) -> dict[Path, str]:
 
 
 def named_prior(name: str | Path) -> Prior:
-    """The prior in the folder ``name``, or the shipped one of that name."""
-    return load_prior(shipped_priors().get(str(name), Path(name)))
+    """The prior in the folder ``name``, or the shipped one of that name; MelcodecError when there is neither."""
+    shipped = shipped_priors()
+    folder = shipped.get(str(name), Path(name))
+    if not (folder / FACTS).is_file():
+        names = ", ".join(sorted(shipped)) or "none"
+        hint = f"give a folder that melcodec prior train wrote, or one that came with melcodec: {names}"
+        raise MelcodecError(f"{name}: not a prior, neither a folder with {FACTS} nor a shipped name", hint, "missing")
+    return load_prior(folder)
 
 
 def find_predictor(name: str | Path) -> Predictor:

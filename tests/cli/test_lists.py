@@ -34,7 +34,8 @@ def test_encode_and_roundtrip(cli, refused, listed, tiny, tiny_checkpoint, tmp_p
     assert cli("roundtrip", "list.jsonl", "-o", "sound", *tiny).status == 0
     assert len(load(tmp_path / "sound/u/1.wav", 22_050)) == round(1.5 * 22_050)
     assert "outputs of a list need a folder" in refused("encode", "list.jsonl", *tiny)
-    assert "one file cannot hold" in refused("encode", "list.jsonl", "-o", "c.npy", *tiny)
+    message = refused("encode", "list.jsonl", "-o", "c.npy", *tiny)
+    assert "c.npy: list.jsonl is a list or archive; one file cannot hold" in message
 
 
 def test_mel_stats_and_plots(cli, listed, tiny, tiny_checkpoint, tmp_path):

@@ -109,6 +109,18 @@ def test_codes_of_another_checkpoint_are_refused(refused, priors, codes):
     assert "not a prior" in refused("prior", "score", codes.parent, codes)
 
 
+def test_a_shipped_prior_has_a_name_in_every_command(cli, refused, tmp_path, examples):
+    status, _, err = cli("prior", "sample", "melcodec-base-ngram", "-o", "x.npz", "--seconds", 1, "--device", "cpu")
+    assert status == 0, err
+    status, _, err = cli("prior", "score", "melcodec-base-ngram", "x.npz", "--json")
+    assert status == 0, err
+    for words in (["sample", "melcodec-base", "-o", "y.wav"], ["score", "melcodec-base", "x.npz"]):
+        assert "melcodec-base-ngram, melcodec-base-prior" in refused("prior", *words)
+    assert "melcodec-base-ngram, melcodec-base-prior" in refused(
+        "encode", examples["lj_en"], "-o", "x.mlc", "--prior", "melcodec-base"
+    )
+
+
 def test_sample_sound_and_codes(cli, priors, tiny, tmp_path):
     words = ["prior", "sample", priors / "ngram", *tiny, "--device", "cpu", "--seconds", 1.5]
     status, _, err = cli(*words, "-o", "x.wav")
