@@ -43,7 +43,7 @@ def sweep(
     """Train every combination of some settings and compare the runs.
 
     All runs learn from the same speech and take equally many steps (train.steps). Each is an ordinary run folder in OUT.
-    index.html there shows the comparison; sweep.csv and sweep.json hold its figures. Ctrl-C stops; the same command goes on,
+    index.html there shows the comparison; sweep.csv and sweep.json hold its figures. Ctrl-C stops; the same command continues,
     and values or seeds may be added to it. Unless they are set, train.valid_every and train.log_every are lowered until a
     run has 10 validations and 50 lines of metrics.
     """
@@ -60,10 +60,10 @@ def sweep(
         try:
             complete = run(data, plan, output, device, num_workers, callbacks, command)
         except KeyboardInterrupt as interrupt:
-            say(str(interrupt) or "interrupted; the same command goes on from the last states that were saved")
+            say(str(interrupt) or "interrupted; the same command continues from the last states that were saved")
             raise typer.Exit(128 + stopped[0]) from None
     if not complete:
-        say("stopped; the same command goes on from here")
+        say("stopped; the same command continues from here")
         raise typer.Exit(128 + stopped[0])
     say(f"{output}/index.html shows the comparison")
 

@@ -140,3 +140,35 @@ def test_train_resume_and_page(done, speech_folder, tmp_path):
     done("train", speech_folder, "--preset", "tiny", "--device", "cpu", *words, "-o", "run", "--set", "train.steps=5")
     done("plot", "training", "run", "-o", "training.png")
     done("encode", speech_folder / "a" / "0.wav", "-o", "codes.npz", "-c", "run/best.safetensors")
+
+
+@pytest.mark.parametrize("pattern", ["flat", "delay"])
+def test_prior(done, three, speech_folder, tmp_path, pattern):
+    """A prior of each pattern is trained, scored, drawn from as a file and in parts, and compresses without loss."""
+    pytest.importorskip("transformers")
+    pytest.importorskip("constriction")
+    model = ["-c", three]
+    done("encode", speech_folder, "-o", "codes", "--to", "npz", *model)
+    short = [
+        "train.steps=2",
+        "train.valid_every=2",
+        "train.samples=0",
+        "model.context=32",
+        "model.layers=1",
+        f"pattern={pattern}",
+    ]
+    sets = [word for each in short for word in ("--set", each)]
+    done("prior", "train", "codes", "-o", "prior", "--preset", "tiny", "--device", "cpu", *model, *sets)
+    facts = json.loads(done("prior", "score", "prior", "codes", "--json", *model).out)
+    network = facts["scores"][-1]
+    assert facts["scores"][0]["bits_per_code"]["mean"] == 4
+    assert network["name"] == "llama"
+    assert network["bits_per_second"]["mean"] == pytest.approx(3 * network["bits_per_code"]["mean"] * 22_050 / 1024)
+    drawn = done("prior", "sample", "prior", "-o", "x.npz", "--seconds", 1, "--device", "cpu", *model)
+    assert f"{load_codes(tmp_path / 'x.npz').codes.shape[1]} codes" in drawn.err
+    assert len(load_codes(tmp_path / "x.npz").codes) == 3
+    wav = speech_folder / "a" / "0.wav"
+    done("encode", wav, "-o", "x.mlc", "--prior", "prior", *model)
+    for name, more in {"x.mlc": ["--prior", "prior"], "codes/a/0.npz": []}.items():
+        done("decode", name, "-o", f"{name[0]}.npy", *more, *model)
+    assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "c.npy").read_bytes()
