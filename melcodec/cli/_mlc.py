@@ -69,7 +69,8 @@ class CodesFiles:
     def load(self, path: Path) -> Codes:
         """Read codes."""
         if path.suffix.lower() == MLC:
-            from melcodec.prior.coding import decompress, made_with, read_mlc
+            from melcodec.prior.coding import decompress
+            from melcodec.prior.mlc import made_with, read_mlc
 
             content = read_mlc(path)
             return decompress(self.prior(made_with(content)), content, str(path))

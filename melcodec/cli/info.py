@@ -20,7 +20,8 @@ File = Annotated[
     str,
     typer.Argument(
         metavar="FILE",
-        help="A checkpoint (file, run folder or shipped name), a vocoder, codes, a mel, audio or .pth; - is standard input.",
+        help="A checkpoint (file, run folder or shipped name), a vocoder, a prior, codes, a mel, audio or .pth; - is standard "
+        "input.",
         show_default=False,
     ),
 ]
@@ -32,7 +33,7 @@ FOLDERS = {  # what lies in a folder, and where to look then
 
 
 def info(file: File, as_json: options.AsJSON = False) -> None:
-    """Say what a file is: a checkpoint, a vocoder, codes, a mel or audio. Reads headers only."""
+    """Say what a file is: a checkpoint, a vocoder, a prior, codes, a mel or audio. Reads headers only."""
     facts = describe(file)
     facts["file"] = plain(facts["file"])
     if as_json:
@@ -69,32 +70,21 @@ def describe(file: str) -> dict[str, Any]:
     from melcodec.formats.shipped import HUB_WEIGHTS, ONNX_FACTS, find_checkpoint, is_run, shipped_names
     from melcodec.formats.torchfile import describe as describe_torch_file
     from melcodec.formats.torchfile import is_torch_file
+    from melcodec.prior.facts import FACTS, shipped_priors
 
+    prior = shipped_priors().get(file, Path(file))
+    if prior.is_dir() and (prior / FACTS).is_file():
+        return describe_prior(prior)
     path = (
         find_checkpoint(file)
         if file in shipped_names() or is_run(file) or (Path(file) / HUB_WEIGHTS).is_file()
         else input_file(Path(file))
     )
-    if path.suffix.lower() == ".safetensors":
-        from melcodec.formats.container import read_header
-
-        meta, entries = read_header(path)
-        try:
-            if meta["kind"] == "checkpoint":
-                return describe_checkpoint(path, meta, entries)
-            if meta["kind"] == "vocoder":
-                return describe_vocoder(path, meta, entries)
-            if meta["kind"] in ("training state", "vocoder training state"):
-                return {
-                    "file": str(path),
-                    "kind": meta["kind"],
-                    "step": meta["progress"]["step"],
-                    "best": meta["progress"]["best"],
-                }
-        except (KeyError, TypeError, AttributeError, ArithmeticError):  # a value is missing, or of another type
-            raise MelcodecError(f"{path}: damaged: its header is not one that melcodec wrote", code="damaged") from None
-    if path.suffix.lower() in SUFFIXES:
-        return describe_array(path)
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors" and (found := describe_container(path)):
+        return found
+    if suffix in (*SUFFIXES, options.MLC):
+        return describe_mlc(path) if suffix == options.MLC else describe_array(path)
     if is_torch_file(path):
         holds, hint = describe_torch_file(path)
         if hint:
@@ -104,11 +94,75 @@ def describe(file: str) -> dict[str, Any]:
     return describe_export(path) if (path / ONNX_FACTS).is_file() else describe_audio(path)
 
 
+def describe_container(path: Path) -> dict[str, Any] | None:
+    """A file that melcodec wrote as a container: a checkpoint, a vocoder or a state of a training; None for other contents."""
+    from melcodec.formats.container import read_header
+
+    meta, entries = read_header(path)
+    try:
+        if meta["kind"] == "checkpoint":
+            return describe_checkpoint(path, meta, entries)
+        if meta["kind"] == "vocoder":
+            return describe_vocoder(path, meta, entries)
+        if meta["kind"] in ("training state", "vocoder training state"):
+            return {
+                "file": str(path),
+                "kind": meta["kind"],
+                "step": meta["progress"]["step"],
+                "best": meta["progress"]["best"],
+            }
+    except (KeyError, TypeError, AttributeError, ArithmeticError):  # a value is missing, or of another type
+        raise MelcodecError(f"{path}: damaged: its header is not one that melcodec wrote", code="damaged") from None
+    return None
+
+
 def refuse_folder(path: Path) -> None:
     """Say of a folder that melcodec wrote where to look."""
     for name, hint in FOLDERS.items():
         if path.is_dir() and (path / name).is_file():
             raise MelcodecError(f"{path}: is a folder that melcodec wrote; info is for files", hint.format(path))
+
+
+def describe_prior(folder: Path) -> dict[str, Any]:
+    """A prior in words."""
+    from melcodec.prior.facts import read_facts
+
+    facts = read_facts(folder)
+    files = [path for path in folder.iterdir() if path.is_file()]
+    return {
+        "file": str(folder),
+        "kind": f"prior over codes ({facts['kind']})",
+        "fingerprint": facts["fingerprint"],
+        "checkpoint": facts["space"]["fingerprint"],
+        "sizes": facts["space"]["sizes"],
+        "pattern": facts["pattern"],
+        **({"valid_bits_per_code": bits} if (bits := facts["figures"].get("valid_bits_per_code")) else {}),
+        "size": sum(path.stat().st_size for path in files),
+    }
+
+
+def describe_mlc(path: Path) -> dict[str, Any]:
+    """Entropy-coded codes in words; the number of codes is known where the prior that made them came with melcodec."""
+    from melcodec.prior.facts import read_facts, shipped_priors
+    from melcodec.prior.mlc import made_with, read_mlc, unpack
+
+    content = read_mlc(path)
+    priors = {name: read_facts(folder) for name, folder in shipped_priors().items()}
+    name = next((name for name, facts in priors.items() if facts["fingerprint"].startswith(made_with(content) or "-")), None)
+    space = priors[name]["space"] if name else {}
+    header, _ = unpack(content, str(path), space.get("samples_per_code", 1))
+    seconds = header.num_samples / space["sample_rate"] if space and header.num_samples else None
+    return {
+        "file": str(path),
+        "kind": "codes, entropy-coded",
+        "checkpoint": f"{header.codec}...",
+        "prior": name or f"{header.prior}...",
+        "codes": header.num_codes if space else None,
+        "samples": header.num_samples,
+        "source_rate": header.source_rate,
+        "bit_rate": round(8 * len(content) / seconds, 1) if seconds else None,
+        "size": len(content),
+    }
 
 
 def describe_export(path: Path) -> dict[str, Any]:

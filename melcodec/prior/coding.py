@@ -9,27 +9,12 @@ threads, though floating-point sums differ there in their last digits. Three thi
 3. The encoder chooses r, one number per file, so that no logit lies within ``MARGIN`` of a border between two integers.
 
 What still differs is found: the file holds a checksum of its codes, and a decoder that meets other ones raises an error.
-
-    2 bytes   ML
-    1 byte    version, 1
-    1 byte    r
-    2 bytes   fingerprint of the codec, its first 4 hexadecimal digits
-    3 bytes   fingerprint of the prior, its first 6, in which the codec's whole fingerprint has gone too
-    varint    S samples + 1, or 0 where that is not known
-    varint    N codes, as the zigzag difference to S // (samples per code)
-    varint    source rate: 0 unknown, 1 to 11 one of ``RATES``, else Hz
-    2 bytes   CRC-32 of all that stands before and after these two bytes, its low half, little-endian
-    3 bytes   CRC-32 of the codes, its low 24 bits, little-endian
-    the rest  the range coder's 32-bit words, little-endian, without zero bytes at the end
-
-Varints are LEB128: seven bits a byte, the lowest first, and the highest bit set on all but the last.
+``mlc`` describes the rest of the file.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,34 +23,15 @@ import torch
 
 from melcodec.errors import MelcodecError
 from melcodec.files import written_aside
+from melcodec.prior.mlc import CODEC_DIGITS, PRIOR_DIGITS, SUFFIX, Header, checksum, pack, read_mlc, unpack
 from melcodec.prior.models import Prior
 from melcodec.store.codes import Codes
 
-SUFFIX = ".mlc"
-MAGIC, VERSION = b"ML", 1
 STEPS_PER_NAT = 64
 DEEPEST = 1024  # steps below the most probable code, 16 nats, at which frequencies stop falling
 TOTAL_BITS = 20  # of the frequency of the most probable code
 MARGIN = 1e-9  # steps; a thousand times what summing in another order changes
-RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)  # Hz, of one byte
-CRC_BYTES, SHORT_BYTES = 3, 2
-CODEC_DIGITS, PRIOR_DIGITS = 4, 6  # of fingerprints
-PRIOR_AT = len(MAGIC) + 1 + 1 + CODEC_DIGITS // 2  # where the prior's fingerprint begins
-FIXED = PRIOR_AT + PRIOR_DIGITS // 2  # bytes before the varints
 INSTALL = "pip install 'melcodec[prior]'"
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says before its codes; see the module's text."""
-
-    rounding: int
-    codec: str
-    prior: str
-    num_codes: int
-    num_samples: int | None
-    source_rate: int | None
-    checksum: int
 
 
 def frequencies() -> np.ndarray:
@@ -113,7 +79,7 @@ def compress(prior: Prior, codes: Codes) -> bytes:
     ids = prior.space.fingerprint[:CODEC_DIGITS], prior.fingerprint[:PRIOR_DIGITS]
     count, check = codes.codes.shape[1], checksum(codes.codes)
     header = Header(rounding, *ids, count, codes.num_samples, codes.source_rate, check)
-    return _packed(header, payload, prior.space.samples_per_code)
+    return pack(header, payload, prior.space.samples_per_code)
 
 
 def decompress(prior: Prior, content: bytes, where: str) -> Codes:
@@ -177,96 +143,12 @@ def _decoded(prior: Prior, decoder: Any, header: Header) -> np.ndarray:
     return tokens.codes(rows)
 
 
-def checksum(codes: np.ndarray) -> int:
-    """CRC-32 of codes (Q, N) as little-endian int32, and of N: its low 24 bits."""
-    return zlib.crc32(np.ascontiguousarray(codes).astype("<i4").tobytes(), codes.shape[1]) & 0xFFFFFF
-
-
-def _packed(header: Header, payload: bytes, samples_per_code: int) -> bytes:
-    samples = 0 if header.num_samples is None else header.num_samples + 1
-    more = header.num_codes - max(samples - 1, 0) // samples_per_code
-    rate = header.source_rate or 0
-    numbers = (samples, 2 * more if more >= 0 else -2 * more - 1, RATES.index(rate) + 1 if rate in RATES else rate)
-    before = MAGIC + bytes([VERSION, header.rounding]) + bytes.fromhex(header.codec) + bytes.fromhex(header.prior)
-    before += b"".join(map(_varint, numbers))
-    after = header.checksum.to_bytes(CRC_BYTES, "little") + payload
-    return before + _short(before + after) + after
-
-
-def _short(content: bytes) -> bytes:
-    return (zlib.crc32(content) & 0xFFFF).to_bytes(SHORT_BYTES, "little")
-
-
-def unpack(content: bytes, where: str, samples_per_code: int) -> tuple[Header, bytes]:
-    """The header of a ``.mlc`` file and the range coder's bytes; MelcodecError when it is damaged or no such file."""
-    if not content.startswith(MAGIC):
-        raise MelcodecError(f"{where}: not a {SUFFIX} file")
-    if len(content) > len(MAGIC) and content[len(MAGIC)] > VERSION:
-        raise MelcodecError(f"{where}: written by a newer melcodec", "pip install --upgrade melcodec")
-    try:
-        place, numbers = FIXED, []
-        for _ in range(3):
-            value, place = _read_varint(content, place)
-            numbers.append(value)
-        after = content[place + SHORT_BYTES :]
-        if len(after) < CRC_BYTES or content[place : place + SHORT_BYTES] != _short(content[:place] + after):
-            raise ValueError
-    except (ValueError, IndexError):
-        raise MelcodecError(f"{where}: damaged: its checksum does not fit", "copy or download it again") from None
-    samples, zigzag, rate = numbers
-    more = zigzag // 2 if zigzag % 2 == 0 else -(zigzag + 1) // 2
-    header = Header(
-        rounding=content[len(MAGIC) + 1],
-        codec=content[len(MAGIC) + 2 : PRIOR_AT].hex(),
-        prior=content[PRIOR_AT:FIXED].hex(),
-        num_codes=max(samples - 1, 0) // samples_per_code + more,
-        num_samples=samples - 1 if samples else None,
-        source_rate=(RATES[rate - 1] if rate <= len(RATES) else rate) if rate else None,
-        checksum=int.from_bytes(after[:CRC_BYTES], "little"),
-    )
-    return header, after[CRC_BYTES:]
-
-
-def made_with(content: bytes) -> str:
-    """The first hexadecimal digits of the fingerprint of the prior that made a ``.mlc`` file; empty where it is cut."""
-    return content[PRIOR_AT:FIXED].hex()
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def _read_varint(content: bytes, place: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 63, 7):
-        byte = content[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-    raise ValueError("too long")
-
-
 def save_mlc(path: Path, prior: Prior, codes: Codes, overwrite: bool = True) -> int:
     """Write ``codes`` to ``path``, aside and renamed; returns the bytes of the file."""
     content = compress(prior, codes)
     with written_aside(path, overwrite) as aside:
         aside.write_bytes(content)
     return len(content)
-
-
-def read_mlc(path: Path) -> bytes:
-    """The content of ``path``; MelcodecError when it cannot be read."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise MelcodecError(f"{path}: no such file") from None
-    except OSError as error:
-        raise MelcodecError(f"{path}: {error.strerror or error}") from None
 
 
 def load_mlc(path: Path, prior: Prior) -> Codes:

@@ -28,12 +28,12 @@ from melcodec.files import written_aside
 from melcodec.formats.container import read_container, write_container
 from melcodec.metrics import ngram
 from melcodec.metrics.ngram import NGram
+from melcodec.prior.facts import FACTS, FORMAT, VERSION, read_facts
 from melcodec.prior.reading import CodeSpace
 from melcodec.prior.stepper import Core, Session, build_core, whole_logits
 from melcodec.tokens import Pattern, Tokens
 
-FACTS, TABLE, BASELINES = "prior.json", "ngram.safetensors", "baselines.safetensors"
-FORMAT, VERSION = "melcodec prior", 1
+TABLE, BASELINES = "ngram.safetensors", "baselines.safetensors"
 TABLE_KIND, BASELINES_KIND = "ngram", "ngram baselines"
 
 
@@ -244,22 +244,6 @@ def load_prior(folder: Path) -> Prior:
     if prior.fingerprint != facts["fingerprint"]:
         raise MelcodecError(f"{folder}: damaged: its content has fingerprint {prior.fingerprint}, not {facts['fingerprint']}")
     return prior
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """``prior.json`` of ``folder``; raises MelcodecError when there is none that this melcodec reads."""
-    path = folder / FACTS
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT:
-            raise KeyError
-        if facts["version"] > VERSION:
-            raise MelcodecError(f"{path}: written by a newer melcodec", "pip install --upgrade melcodec")
-    except OSError:
-        raise MelcodecError(f"{folder}: not a prior: it has no {FACTS}", "melcodec prior train makes one") from None
-    except (ValueError, KeyError, TypeError):
-        raise MelcodecError(f"{path}: not the description of a prior, or damaged") from None
-    return facts
 
 
 def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:

@@ -5,15 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from melcodec.errors import MelcodecError
-from melcodec.formats.shipped import FOLDERS
 from melcodec.metrics.ngram import NAMES
 from melcodec.metrics.predictability import Predictor
-from melcodec.prior.models import FACTS, Prior, load_prior, read_facts
-
-
-def shipped_priors() -> dict[str, Path]:
-    """Priors that came with melcodec, by name: folders beside the shipped checkpoints."""
-    return {path.parent.name: path.parent for folder in FOLDERS for path in sorted(folder.glob(f"*/{FACTS}"))}
+from melcodec.prior.facts import FACTS, read_facts, shipped_priors
+from melcodec.prior.models import Prior, load_prior
 
 
 def find_prior(name: str | Path | None, codec: str, made_with: str = "") -> Prior:

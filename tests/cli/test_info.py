@@ -61,6 +61,33 @@ def test_codes_mels_and_audio(cli, examples, tiny_checkpoint, tmp_path):
     assert (found["kind"], found["sample rate"], found["channels"]) == ("audio", 48_000, 2)
 
 
+def test_priors_and_entropy_coded_codes(cli, refused, examples, tmp_path):
+    for name, kind in (("melcodec-base-prior", "prior over codes (llama)"), ("melcodec-base-ngram", "prior over codes (ngram)")):
+        found = json.loads(cli("info", name, "--json").out)
+        assert (found["kind"], found["sizes"], len(found["fingerprint"])) == (kind, [1024], 12)
+    pytest.importorskip("constriction")
+    command = ["encode", examples["lj_en"], "-o", "x.mlc", "--prior", "melcodec-base-ngram", "--device", "cpu"]
+    assert cli(*command).status == 0
+    found = json.loads(cli("info", "x.mlc", "--json").out)
+    size = (tmp_path / "x.mlc").stat().st_size
+    assert found["bit_rate"] == pytest.approx(8 * size / (found["samples"] / 22_050), abs=0.1)
+    del found["bit_rate"]
+    assert found == {
+        "file": "x.mlc",
+        "kind": "codes, entropy-coded",
+        "checkpoint": "cee8...",
+        "prior": "melcodec-base-ngram",
+        "codes": 112,
+        "samples": 114_660,
+        "source_rate": 22_050,
+        "size": size,
+    }
+    (tmp_path / "y.mlc").write_bytes((tmp_path / "x.mlc").read_bytes()[:-1])
+    assert "y.mlc: damaged" in refused("info", "y.mlc")
+    (tmp_path / "z.mlc").write_bytes(b"")
+    assert "z.mlc: not a .mlc file" in refused("info", "z.mlc")
+
+
 def test_words_for_people(cli, tiny_checkpoint):
     status, out, _ = cli("info", tiny_checkpoint)
     assert status == 0

@@ -248,7 +248,7 @@ def test_mlc_without_its_prior(cli, refused, priors, tiny, examples, tmp_path):
 
 def test_a_shipped_prior_is_found(cli, refused, priors, tiny, examples, tmp_path, monkeypatch):
     """By its codec, a network before n-grams; and for decoding the one that made each file."""
-    monkeypatch.setattr("melcodec.prior.shipped.FOLDERS", (priors,))
+    monkeypatch.setattr("melcodec.prior.facts.FOLDERS", (priors,))
     words = [*tiny, "--device", "cpu"]
     (priors / "unused").mkdir()
     for name, more in {"n.mlc": ["--prior", "ngram"], "l.mlc": ["--prior", "llama"], "x.mlc": []}.items():

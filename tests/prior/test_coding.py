@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from melcodec.errors import MelcodecError
-from melcodec.prior import coding
+from melcodec.prior import coding, mlc
 from melcodec.prior.models import load_prior, save_prior
 from melcodec.store.codes import Codes
 from tests.prior.conftest import SIZE, make_prior, spoken_codes
@@ -32,7 +32,7 @@ def test_lossless_at_the_rate_of_the_model(kind, sizes, pattern):
     again = coding.decompress(prior, content, "x.mlc")
     assert np.array_equal(again.codes, codes)
     assert (again.num_samples, again.source_rate, again.fingerprint) == (51_199, 44_100, prior.space.fingerprint)
-    header, payload = coding.unpack(content, "x.mlc", 1024)
+    header, payload = mlc.unpack(content, "x.mlc", 1024)
     assert header.num_codes == codes.shape[1]
     assert len(content) - len(payload) <= 20
     assert 8 * len(payload) <= prior.surprise(codes).sum() * 1.001 + 32
@@ -44,8 +44,8 @@ def test_lossless_at_the_rate_of_the_model(kind, sizes, pattern):
 @pytest.mark.parametrize("rate", [None, 4_000, 8_000, 96_000, 192_000])
 @pytest.mark.parametrize("count", [1, 50, 2_000_000])
 def test_headers_there_and_back(samples, rate, count):
-    header = coding.Header(7, "0123", "89abcd", count, samples, rate, 5)
-    assert coding.unpack(coding._packed(header, b"xyz", 1024), "x.mlc", 1024) == (header, b"xyz")
+    header = mlc.Header(7, "0123", "89abcd", count, samples, rate, 5)
+    assert mlc.unpack(mlc.pack(header, b"xyz", 1024), "x.mlc", 1024) == (header, b"xyz")
 
 
 def test_the_table_of_frequencies_is_fixed():
