@@ -60,10 +60,10 @@ def evaluate(
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Reconstruct speech, score it, and write a report: index.html, metrics.json, files.csv and, with anchors, rates.svg.
+    r"""Reconstruct speech, score it, and write a report: index.html, metrics.json, files.csv and, with anchors, rates.svg.
 
     The same command resumes a stopped run. A score that cannot be computed is left out, and the reason is given. Most metrics
-    need pip install 'melcodec[eval]'; none needs a network.
+    need pip install 'melcodec\[eval]'; none needs a network.
     """
     from melcodec.evaluation.run import Callbacks, EvaluationSettings
     from melcodec.evaluation.run import evaluate as run

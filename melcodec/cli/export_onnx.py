@@ -33,8 +33,9 @@ def export_onnx(
 ) -> None:
     """Write a checkpoint as ONNX graphs: sound to codes, codes to mel, and mel to sound or magnitudes.
 
-    The graphs are run on speech beside torch before they are written: the codes must be equal, but where two codewords are
-    equally near. melcodec.json in the folder says what they are. encode and decode use them with --runtime onnx.
+    Before they are written, the graphs and torch are run on the same speech: the codes must be equal, except where two
+    codewords are equally near. melcodec.json in the folder describes the graphs. encode and decode use them with
+    --runtime onnx.
     """
     from melcodec.onnx.folder import OPSET, is_export
 

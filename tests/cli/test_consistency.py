@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import defaultdict
 
@@ -118,6 +119,13 @@ def test_help_is_a_command_and_completion_is_on(cli):
     assert cli("help", "encode").out == cli("encode", "--help").out
     assert cli("help", "plot", "mel").out == cli("plot", "mel", "-h").out
     assert cli("help", "no-such").status == 2
+
+
+def test_no_help_loses_words_in_brackets():
+    """Rich takes [eval] for a style and leaves it out, unless a backslash is before it."""
+    for name, command in COMMANDS.items():
+        texts = [command.help or "", *(getattr(each, "help", None) or "" for each in command.params)]
+        assert not [text for text in texts if re.search(r"(?<!\\)\[[a-z]", text)], name
 
 
 @pytest.mark.parametrize("width", [50, 80, 160])
